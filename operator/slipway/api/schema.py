@@ -1,0 +1,79 @@
+"""Building blocks of the CRD models: bounded strings, quantities, durations, CEL rules.
+
+Every type here carries its bounds into the generated CRD, so that a wrong value is refused by the API server at
+`kubectl apply`, without a webhook. What cannot be said in a schema is said in CEL (`rule`), always with a sentence.
+"""
+
+import re
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+
+class Schema(BaseModel):
+    """Base of everything in a CRD: camelCase outside, snake_case inside, frozen.
+
+    Unknown fields are ignored here, so that a CRD newer than this operator does not stop it; refusing them is the API
+    server's work (strict field validation, pruning).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+def rule(cel: str, message: str = "", *, says: str = "") -> dict[str, str]:
+    """One `x-kubernetes-validations` entry; `says` is a CEL expression that builds the sentence from the value."""
+    return {"rule": cel} | ({"message": message} if message else {}) | ({"messageExpression": says} if says else {})
+
+
+def rules(*entries: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {"x-kubernetes-validations": list(entries), **more}
+
+
+def list_map(*keys: str) -> dict[str, Any]:
+    """A list whose items are identified by `keys`, so that several writers can own different items."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+ATOMIC = {"x-kubernetes-list-type": "atomic"}
+
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+QualifiedName = Annotated[
+    str,
+    Field(
+        max_length=317,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    ),
+]
+Image = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")]
+HttpPath = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^/[A-Za-z0-9._~/{}-]*$")]
+Message = Annotated[str, Field(max_length=2048)]
+Time = Annotated[str, Field(max_length=64), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+Duration = Annotated[str, Field(max_length=32)]
+DURATION_RULE = rule(
+    "self.matches('^([0-9]+(ms|s|m|h))+$')",
+    says="'must be a duration such as 500ms, 10s or 1m30s, not \"' + self + '\"'",
+)
+
+# An int-or-string may not carry a `type`; the rules of the enclosing map check the text.
+Quantity = Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32})]
+
+SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600)}
+
+
+def seconds(duration: str) -> float:
+    """Length of a `Duration` in seconds: `1m30s` -> 90.0.
+
+    Raises:
+        ValueError: not a duration.
+    """
+    parts = re.findall(r"([0-9]+)(ms|s|m|h)", duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise ValueError(f"must be a duration such as 500ms, 10s or 1m30s, not {duration!r}")
+    return float(sum(int(number) * SECONDS[unit] for number, unit in parts))
+
+
+ConditionStatus = Literal["True", "False", "Unknown"]
