@@ -1,0 +1,151 @@
+"""What the cluster looks like, as far as watches, the sweep and our own writes have told.
+
+Answers two questions: what belongs to an InferenceService now, and whom does a changed object concern. Objects
+are kept once, trimmed to what decisions need; whoever gets one must not change it. News may come late, twice or
+in any order (a watch behind our own write's answer, a deletion behind a re-creation): the newer resourceVersion
+wins, compared as integers, which Kubernetes guarantees within a kind.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from slipway.api.manifest import Key, Manifest
+from slipway.api.names import LABEL_SERVICE
+from slipway.kube.kinds import CLUSTER_SERVING_RUNTIME, INFERENCE_SERVICE, POD, SERVING_RUNTIME, Kind
+
+_TOMBSTONES = 4096
+"""Deletions remembered: only as many as answers of our own writes can be overtaken by watch events."""
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
+_POD_STATUS = (
+    "phase",
+    "conditions",
+    "containerStatuses",
+    "initContainerStatuses",
+    "startTime",
+    "reason",
+    "message",
+)
+
+_Place = tuple[str, str]
+"""Namespace ("" for cluster-scoped) and name."""
+
+
+class Cache:
+    def __init__(self) -> None:
+        self._objects: dict[Kind, dict[_Place, Manifest]] = {}
+        self._owned: dict[tuple[Key, Kind], dict[str, Manifest]] = {}
+        self._tombstones: OrderedDict[tuple[Kind, _Place], int] = OrderedDict()
+
+    def put(self, kind: Kind, manifest: Manifest) -> set[Key]:
+        """Keep the object if it is news; the keys it concerns, none if it is not."""
+        place, version = _place(manifest), _version(manifest)
+        known = self._objects.get(kind, {}).get(place)
+        newest = _version(known) if known else self._tombstones.get((kind, place), -1)
+        if version <= newest:
+            return set()
+        self._tombstones.pop((kind, place), None)
+        if known:
+            self._forget(kind, place, known)  # its labels may have named another service
+        kept = _trim_pod(manifest) if kind == POD else _trim(kind, manifest)
+        self._objects.setdefault(kind, {})[place] = kept
+        if owner := _owner(kind, kept):
+            self._owned.setdefault((owner, kind), {})[place[1]] = kept
+        return self._concerned(kind, kept) | (self._concerned(kind, known) if known else set())
+
+    def remove(self, kind: Kind, manifest: Manifest) -> set[Key]:
+        """Drop the object unless a newer one of that name is known; the keys it concerned."""
+        place, version = _place(manifest), _version(manifest)
+        known = self._objects.get(kind, {}).get(place)
+        if known and _version(known) > version:
+            return set()
+        self._tombstones[kind, place] = version
+        self._tombstones.move_to_end((kind, place))
+        if len(self._tombstones) > _TOMBSTONES:
+            self._tombstones.popitem(last=False)
+        if known is None:
+            return set()
+        self._forget(kind, place, known)
+        return self._concerned(kind, known)
+
+    def service(self, key: Key) -> Manifest | None:
+        """The InferenceService itself."""
+        return self._objects.get(INFERENCE_SERVICE, {}).get(key)
+
+    def owned(self, key: Key, kind: Kind) -> list[Manifest]:
+        """Objects that carry the service's label; whether it really owns them is the caller's question."""
+        return list(self._owned.get((key, kind), {}).values())
+
+    def runtimes(self, namespace: str) -> list[Manifest]:
+        """ServingRuntimes of the namespace, then the cluster's."""
+        near = self._objects.get(SERVING_RUNTIME, {})
+        return [
+            *(runtime for (place, _), runtime in near.items() if place == namespace),
+            *self._objects.get(CLUSTER_SERVING_RUNTIME, {}).values(),
+        ]
+
+    def keys(self) -> list[Key]:
+        """Every InferenceService known."""
+        return list(self._objects.get(INFERENCE_SERVICE, {}))
+
+    def objects(self, kind: Kind) -> Iterator[Manifest]:
+        """All of a kind; not to be held across an await."""
+        return iter(self._objects.get(kind, {}).values())
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """By name; the namespace of cluster-scoped objects is empty."""
+        return self._objects.get(kind, {}).get((namespace, name))
+
+    def _forget(self, kind: Kind, place: _Place, known: Manifest) -> None:
+        del self._objects[kind][place]
+        if owner := _owner(kind, known):
+            siblings = self._owned[owner, kind]
+            del siblings[place[1]]
+            if not siblings:
+                del self._owned[owner, kind]
+
+    def _concerned(self, kind: Kind, manifest: Manifest) -> set[Key]:
+        if kind == INFERENCE_SERVICE:
+            return {_place(manifest)}
+        if kind == CLUSTER_SERVING_RUNTIME:
+            return set(self.keys())
+        if kind == SERVING_RUNTIME:
+            namespace = manifest["metadata"]["namespace"]
+            return {key for key in self.keys() if key[0] == namespace}
+        owner = _owner(kind, manifest)
+        return {owner} if owner else set()
+
+
+def _place(manifest: Manifest) -> _Place:
+    metadata = manifest["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+def _version(manifest: Manifest) -> int:
+    return int(manifest["metadata"]["resourceVersion"])
+
+
+def _owner(kind: Kind, manifest: Manifest) -> Key | None:
+    metadata = manifest["metadata"]
+    name = (metadata.get("labels") or {}).get(LABEL_SERVICE)
+    if not name or not kind.namespaced or kind in (INFERENCE_SERVICE, SERVING_RUNTIME):
+        return None
+    return metadata["namespace"], name
+
+
+def _trim(kind: Kind, manifest: Manifest) -> Manifest:
+    """Without what is half of an object's size and no decision's input; with the kind that lists leave out."""
+    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
+    annotations = metadata.get("annotations")
+    if annotations and _LAST_APPLIED in annotations:
+        metadata["annotations"] = {n: value for n, value in annotations.items() if n != _LAST_APPLIED}
+    return manifest | {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+
+
+def _trim_pod(pod: Manifest) -> Manifest:
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    return {
+        "metadata": {name: pod["metadata"][name] for name in _POD_METADATA if name in pod["metadata"]},
+        "spec": {"nodeName": spec["nodeName"]} if "nodeName" in spec else {},
+        "status": {name: status[name] for name in _POD_STATUS if name in status},
+    }

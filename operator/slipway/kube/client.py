@@ -1,0 +1,179 @@
+"""The few verbs Slipway speaks to the API server, on plain dicts.
+
+`Kube` is the seam: control depends on it, tests put an API server in memory behind it. `KubeClient` is the real
+one: preserialised bytes through one aiohttp session, every answer mapped to `errors.py` once. It does not
+retry, cache or decide anything; the work queue does the retrying, where backoff is per object.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+from yarl import URL
+
+from slipway.api.manifest import Manifest
+from slipway.kube.errors import NotFound, Unavailable, from_response
+from slipway.kube.fence import Fence
+from slipway.kube.kinds import Kind
+
+_PAGE = 500  # objects per answer of a list: bounds the memory of both sides
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class Kube(Protocol):
+    """What control needs of a Kubernetes API server. Every verb may raise any `KubeError`."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None: ...
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", metadata_only: bool = False
+    ) -> list[Manifest]:
+        """All objects, of all namespaces if None, as of one instant not before the call."""
+        ...
+
+    async def create(self, kind: Kind, body: Manifest, *, manager: str) -> Manifest:
+        """Raises AlreadyExists."""
+        ...
+
+    async def apply(self, kind: Kind, body: Manifest, *, manager: str, subresource: str = "") -> Manifest:
+        """Server-side apply, taking fields from other managers.
+
+        With `metadata.uid` in the body it never creates: the object gone or another one raises Conflict.
+        """
+        ...
+
+    async def replace(self, kind: Kind, body: Manifest, *, manager: str) -> Manifest:
+        """The whole object; with uid and resourceVersion in the body, Conflict if it is no longer that one."""
+        ...
+
+    async def scale(self, kind: Kind, namespace: str, name: str, replicas: int, *, manager: str) -> None: ...
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+        """Only the object of that uid (else Conflict); what it owns follows in the background. Gone is fine."""
+        ...
+
+
+CallObserver = Callable[[str, str, str], None]
+"""Told of every call: verb, kind, and HTTP status or "error"."""
+
+
+def _ignore(_verb: str, _kind: str, _code: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    verb: str
+    """As RBAC and audit call it: get, list, create, patch, update, delete."""
+    method: str
+    kind: Kind
+    path: str
+    query: Mapping[str, str]
+    body: Any = None
+    content_type: str = "application/json"
+    accept: str = "application/json"
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.kind.kind} {self.path.partition(f'/{self.kind.version}/')[2]}"
+
+
+class KubeClient:
+    """`Kube` over HTTP. The session belongs to the caller. Cancelling a call leaves open whether it happened."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        fence: Fence | None = None,
+        timeout_s: float = 30.0,
+        observer: CallObserver = _ignore,
+    ) -> None:
+        self._session, self._url = session, url
+        self._fence, self._timeout_s, self._observer = fence, timeout_s, observer
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
+        try:
+            return await self._send(_Call("get", "GET", kind, kind.path(namespace, name), {}))
+        except NotFound:
+            return None
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", metadata_only: bool = False
+    ) -> list[Manifest]:
+        items: list[Manifest] = []
+        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        accept = _METADATA_ONLY if metadata_only else "application/json"
+        while True:
+            page = await self._send(_Call("list", "GET", kind, kind.path(namespace), query, accept=accept))
+            items += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return items
+            query = query | {"continue": token}
+
+    async def create(self, kind: Kind, body: Manifest, *, manager: str) -> Manifest:
+        path = kind.path(body["metadata"].get("namespace"))
+        return await self._send(_Call("create", "POST", kind, path, {"fieldManager": manager}, body))
+
+    async def apply(self, kind: Kind, body: Manifest, *, manager: str, subresource: str = "") -> Manifest:
+        metadata = body["metadata"]
+        path = kind.path(metadata.get("namespace"), metadata["name"], subresource)
+        query = {"fieldManager": manager, "force": "true"}
+        # JSON is YAML: the server only looks at the media type.
+        return await self._send(
+            _Call("patch", "PATCH", kind, path, query, body, content_type="application/apply-patch+yaml")
+        )
+
+    async def replace(self, kind: Kind, body: Manifest, *, manager: str) -> Manifest:
+        path = kind.path(body["metadata"].get("namespace"), body["metadata"]["name"])
+        return await self._send(_Call("update", "PUT", kind, path, {"fieldManager": manager}, body))
+
+    async def scale(self, kind: Kind, namespace: str, name: str, replicas: int, *, manager: str) -> None:
+        path = kind.path(namespace, name, "scale")
+        body = {"spec": {"replicas": replicas}}
+        query = {"fieldManager": manager}
+        await self._send(_Call("patch", "PATCH", kind, path, query, body, content_type="application/merge-patch+json"))
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._send(_Call("delete", "DELETE", kind, kind.path(namespace, name), {}, options))
+        except NotFound:
+            return
+
+    async def _send(self, call: _Call) -> Manifest:
+        data = None if call.body is None else json.dumps(call.body, separators=(",", ":")).encode()
+        timeout_s = self._timeout_s
+        if self._fence is not None and call.method != "GET":
+            timeout_s = min(timeout_s, self._fence.check(str(call)))
+        code = "error"
+        try:
+            async with self._session.request(
+                call.method,
+                URL(f"{self._url}{call.path}").with_query(call.query),
+                data=data,
+                headers={"Content-Type": call.content_type, "Accept": call.accept},
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as response:
+                answer = await response.read()
+                code = str(response.status)
+            if response.status >= 400:
+                raise from_response(str(call), response.status, response.headers, answer)
+            return _decode(call, answer)
+        except TimeoutError as error:
+            raise Unavailable(f"{call}: no answer within {timeout_s:.0f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{call}: {error or type(error).__name__}") from error
+        finally:
+            self._observer(call.verb, call.kind.kind, code)
+
+
+def _decode(call: _Call, answer: bytes) -> Manifest:
+    try:
+        manifest: Manifest = json.loads(answer)
+    except ValueError as error:
+        raise Unavailable(f"{call}: the answer is not JSON") from error
+    return manifest

@@ -1,0 +1,45 @@
+"""Which kinds of objects Slipway reads and writes, and where the API server keeps them.
+
+One table, so that paths are built in one place and no typed client classes are needed.
+"""
+
+from dataclasses import dataclass
+
+from slipway.api.names import GROUP, VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
+        """Path below the server's address; without a name the collection, without a namespace all of them."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        place = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        return "/".join(part for part in (f"{root}{place}/{self.plural}", name, subresource) if part)
+
+
+INFERENCE_SERVICE = Kind(GROUP, VERSION, "inferenceservices", "InferenceService")
+SERVING_RUNTIME = Kind(GROUP, VERSION, "servingruntimes", "ServingRuntime")
+CLUSTER_SERVING_RUNTIME = Kind(GROUP, VERSION, "clusterservingruntimes", "ClusterServingRuntime", namespaced=False)
+
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
+CONTROLLER_REVISION = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
+SERVICE = Kind("", "v1", "services", "Service")
+POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+POD = Kind("", "v1", "pods", "Pod")
+
+EVENT = Kind("events.k8s.io", "v1", "events", "Event")
+LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+
+OWNED = (DEPLOYMENT, SERVICE, CONTROLLER_REVISION, POD_DISRUPTION_BUDGET, POD)
+"""Kinds watched only where they carry Slipway's label; pods are made by Deployments, the others by Slipway."""
+RUNTIMES = (SERVING_RUNTIME, CLUSTER_SERVING_RUNTIME)
