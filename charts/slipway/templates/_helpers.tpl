@@ -1,0 +1,115 @@
+{{- define "slipway.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* RELEASE-slipway, or the release's name alone when that says it already. */}}
+{{- define "slipway.fullname" -}}
+{{- $name := include "slipway.name" . -}}
+{{- $long := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $long .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "slipway.operator" -}}
+{{- printf "%s-operator" (include "slipway.fullname" .) -}}
+{{- end -}}
+
+{{- define "slipway.selector" -}}
+app.kubernetes.io/name: {{ include "slipway.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "slipway.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/name: {{ include "slipway.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: slipway
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "slipway.serviceAccount" -}}
+{{- default (ternary (include "slipway.operator" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{/* Call with (list . IMAGE): the reference of an image of the values, by digest when it has one. */}}
+{{- define "slipway.image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "slipway.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "slipway.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* What the operator may do to the objects it serves and makes; in namespaced mode once for each namespace. */}}
+{{- define "slipway.rules" -}}
+- apiGroups: [slipway.dev]
+  resources: [inferenceservices, servingruntimes]
+  verbs: [get, list, watch]
+- apiGroups: [slipway.dev]
+  resources: [inferenceservices/status]
+  verbs: [patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, update, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* Call with (list . KIND NAMESPACE ANNOTATIONS LABELS): the default runtime as an object of that kind. */}}
+{{- define "slipway.runtime" -}}
+{{- $root := index . 0 -}}
+apiVersion: slipway.dev/v1alpha1
+kind: {{ index . 1 }}
+metadata:
+  name: slipway-pytorch
+  {{- with index . 2 }}
+  namespace: {{ . }}
+  {{- end }}
+  labels: {{- include "slipway.labels" $root | nindent 4 }}
+  {{- with index . 3 }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  supportedModelFormats:
+  - name: torchscript
+  - name: torch-export
+  container:
+    image: {{ include "slipway.image" (list $root $root.Values.runtime.image) }}
+    command: [slipway-runtime]
+    args: [serve]
+    resources: {{- toYaml $root.Values.runtime.resources | nindent 6 }}
+{{- end -}}
