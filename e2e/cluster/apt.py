@@ -1,0 +1,36 @@
+"""The Debian packages the local cluster stands on; installed when missing, and said so."""
+
+import os
+import shutil
+from pathlib import Path
+
+from .paths import cache
+from .shell import ClusterError, logged, say, step
+
+# A file of each package tells whether it is there, on any distribution that has these programs.
+NODE = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "containernetworking-plugins": "/usr/lib/cni/bridge",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "ebtables": "ebtables",
+    "ethtool": "ethtool",
+    "iproute2": "ip",
+    "openssl": "openssl",
+}
+IMAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "ca-certificates": "/etc/ssl/certs/ca-certificates.crt"}
+
+
+def require(packages: dict[str, str]) -> None:
+    """Install what is missing of `packages`, a table of names and a program or file of each."""
+    missing = [name for name, sign in packages.items() if not (shutil.which(sign) or Path(sign).exists())]
+    if not missing:
+        return
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        raise ClusterError(f"the local cluster needs {', '.join(missing)}: install them (as root, on Debian, this does it)")
+    say(f"missing Debian packages: {' '.join(missing)}")
+    log, env = cache() / "log" / "apt.log", {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with step("installing them by apt-get"):
+        logged(log, "apt-get", "update", env=env)
+        logged(log, "apt-get", "install", "--yes", "--no-install-recommends", *missing, env=env)
