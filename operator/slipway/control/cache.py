@@ -27,21 +27,21 @@ _POD_STATUS = (
     "message",
 )
 
-_Place = tuple[str, str]
+Place = tuple[str, str]
 """Namespace ("" for cluster-scoped) and name."""
 
 
 class Cache:
     def __init__(self) -> None:
-        self._objects: dict[Kind, dict[_Place, Manifest]] = {}
+        self._objects: dict[Kind, dict[Place, Manifest]] = {}
         self._owned: dict[tuple[Key, Kind], dict[str, Manifest]] = {}
-        self._tombstones: OrderedDict[tuple[Kind, _Place], int] = OrderedDict()
+        self._tombstones: OrderedDict[tuple[Kind, Place], int] = OrderedDict()
 
     def put(self, kind: Kind, manifest: Manifest) -> set[Key]:
         """Keep the object if it is news; the keys it concerns, none if it is not."""
-        place, version = _place(manifest), _version(manifest)
+        place, version = place_of(manifest), version_of(manifest)
         known = self._objects.get(kind, {}).get(place)
-        newest = _version(known) if known else self._tombstones.get((kind, place), -1)
+        newest = version_of(known) if known else self._tombstones.get((kind, place), -1)
         if version <= newest:
             return set()
         self._tombstones.pop((kind, place), None)
@@ -55,9 +55,9 @@ class Cache:
 
     def remove(self, kind: Kind, manifest: Manifest) -> set[Key]:
         """Drop the object unless a newer one of that name is known; the keys it concerned."""
-        place, version = _place(manifest), _version(manifest)
+        place, version = place_of(manifest), version_of(manifest)
         known = self._objects.get(kind, {}).get(place)
-        if known and _version(known) > version:
+        if known and version_of(known) > version:
             return set()
         self._tombstones[kind, place] = version
         self._tombstones.move_to_end((kind, place))
@@ -84,7 +84,7 @@ class Cache:
             *self._objects.get(CLUSTER_SERVING_RUNTIME, {}).values(),
         ]
 
-    def keys(self) -> list[Key]:
+    def services(self) -> list[Key]:
         """Every InferenceService known."""
         return list(self._objects.get(INFERENCE_SERVICE, {}))
 
@@ -96,7 +96,7 @@ class Cache:
         """By name; the namespace of cluster-scoped objects is empty."""
         return self._objects.get(kind, {}).get((namespace, name))
 
-    def _forget(self, kind: Kind, place: _Place, known: Manifest) -> None:
+    def _forget(self, kind: Kind, place: Place, known: Manifest) -> None:
         del self._objects[kind][place]
         if owner := _owner(kind, known):
             siblings = self._owned[owner, kind]
@@ -106,22 +106,22 @@ class Cache:
 
     def _concerned(self, kind: Kind, manifest: Manifest) -> set[Key]:
         if kind == INFERENCE_SERVICE:
-            return {_place(manifest)}
+            return {place_of(manifest)}
         if kind == CLUSTER_SERVING_RUNTIME:
-            return set(self.keys())
+            return set(self.services())
         if kind == SERVING_RUNTIME:
             namespace = manifest["metadata"]["namespace"]
-            return {key for key in self.keys() if key[0] == namespace}
+            return {key for key in self.services() if key[0] == namespace}
         owner = _owner(kind, manifest)
         return {owner} if owner else set()
 
 
-def _place(manifest: Manifest) -> _Place:
+def place_of(manifest: Manifest) -> Place:
     metadata = manifest["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
 
 
-def _version(manifest: Manifest) -> int:
+def version_of(manifest: Manifest) -> int:
     return int(manifest["metadata"]["resourceVersion"])
 
 

@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal
 
 from slipway.api.manifest import Manifest
 from slipway.api.names import MANAGER
@@ -46,10 +45,8 @@ class Events:
         self._queue: asyncio.Queue[Manifest] = asyncio.Queue(_QUEUED_MAX)
         self._told: OrderedDict[_Fact, float] = OrderedDict()
 
-    def record(
-        self, regarding: Manifest, type_: Literal["Normal", "Warning"], reason: str, note: str, action: str
-    ) -> None:
-        """Have the event posted, unless the same was told lately or too many wait. Returns at once."""
+    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None:
+        """Have the event posted, unless the same was told lately or too many wait. `type_`: Normal or Warning."""
         if self._is_repeated((regarding["metadata"]["uid"], reason, note)):
             return
         event = self._event(regarding, note) | {"type": type_, "reason": reason, "action": action}

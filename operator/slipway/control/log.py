@@ -11,13 +11,24 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about", default={})  # noqa: B039 (never changed in place)
 
 # What every record has; anything else was passed as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_QUIET = {"kopf": logging.WARNING, "aiohttp.access": logging.WARNING, "asyncio": logging.WARNING}
+_QUIET = ("kopf", "aiohttp", "asyncio")
+
+
+class Form(StrEnum):
+    JSON = "json"
+    TEXT = "text"
+
+
+def level(name: str) -> str:
+    """A level's name as logging wants it. Raises KeyError."""
+    return logging.getLevelName(logging.getLevelNamesMapping()[name.upper()])
 
 
 @contextlib.contextmanager
@@ -30,13 +41,13 @@ def about(**fields: Any) -> Iterator[None]:
         _about.reset(token)
 
 
-def configure(form: Literal["json", "text"], level: str) -> None:
+def configure(form: Form, least: str) -> None:
     """All loggers to stderr. Libraries tell only what goes wrong, unless the level is debug."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for name, least in _QUIET.items():
-        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else least)
+    handler.setFormatter(JsonFormatter() if form is Form.JSON else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=least, force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.DEBUG if least == "DEBUG" else logging.WARNING)
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,0 +1,249 @@
+"""The operator process: reads its settings, builds the parts, leads when it may, and ends in good order.
+
+The only place where objects are constructed and lasting tasks started.
+
+    standby: wait for the Lease ─► leader: prime the cache ─► watches + workers + sweep + events
+    SIGTERM: not ready ─► watches end ─► running reconciles end ─► Lease released ─► exit 0
+    Lease lost, or a part that ended: nothing more is written ─► exit 1
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+import uvloop
+
+from slipway.control import log as logs
+from slipway.control.cache import Cache
+from slipway.control.events import Events
+from slipway.control.metrics import Metrics
+from slipway.control.reconcile import Reconciler
+from slipway.control.worker import Workers
+from slipway.control.workqueue import WorkQueue
+from slipway.decide.types import Config
+from slipway.edge import handlers, probes
+from slipway.edge.scope import Scope
+from slipway.edge.sweep import Sweep, prime
+from slipway.kube.auth import Server
+from slipway.kube.client import KubeClient
+from slipway.kube.fence import Fence
+from slipway.kube.lease import Candidacy, Elector, LeaseLostError
+
+log = logging.getLogger("slipway")
+
+COMPONENT = "slipway.dev/operator"
+_DRAIN_S = 15.0
+"""For reconciles that run at SIGTERM; below the pod's termination grace."""
+_FLUSH_S = 2.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of it from the environment, which the chart sets."""
+
+    fetcher_image: str
+    candidacy: Candidacy
+    scope: Scope
+    workers: int
+    http_port: int
+    log_format: logs.Form
+    log_level: str
+    resync_s: float
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        """Raises ValueError that names the variable."""
+
+        def read(name: str, default: str, parse: Callable[[str], _T]) -> _T:
+            text = env.get(name, default)
+            try:
+                return parse(text)
+            except (ValueError, KeyError) as error:
+                raise ValueError(f"{name} is {text!r}, which is not a valid value") from error
+
+        return cls(
+            fetcher_image=env.get("SLIPWAY_FETCHER_IMAGE", ""),
+            candidacy=Candidacy(
+                namespace=env.get("POD_NAMESPACE", "slipway-system"),
+                name=env.get("SLIPWAY_LEASE_NAME", "slipway-operator"),
+                identity=_identity(env),
+                duration_s=read("SLIPWAY_LEASE_DURATION_S", "15", float),
+            ),
+            scope=Scope(
+                namespaces=tuple(filter(None, map(str.strip, env.get("SLIPWAY_WATCH_NAMESPACES", "").split(",")))),
+                cluster_runtimes=read("SLIPWAY_CLUSTER_RUNTIMES", "true", {"true": True, "false": False}.__getitem__),
+            ),
+            workers=read("SLIPWAY_WORKERS", "8", int),
+            http_port=read("SLIPWAY_HTTP_PORT", "8080", int),
+            log_format=read("SLIPWAY_LOG_FORMAT", "json", logs.Form),
+            log_level=read("SLIPWAY_LOG_LEVEL", "info", logs.level),
+            resync_s=read("SLIPWAY_RESYNC_S", "600", float),
+        )
+
+
+def _identity(env: Mapping[str, str]) -> str:
+    """In a cluster the pod's name alone: the kubelet starts a container only once the one before it is dead, so a
+    restarted operator takes its own Lease back at once. Anywhere else names prove nothing.
+    """
+    name = env.get("POD_NAME") or socket.gethostname()
+    in_cluster = "KUBERNETES_SERVICE_HOST" in env and not env.get("KUBECONFIG")
+    return name if in_cluster else f"{name}_{secrets.token_hex(4)}"
+
+
+class Operator:
+    """All parts of one process, wired."""
+
+    def __init__(self, settings: Settings, server: Server, session: aiohttp.ClientSession) -> None:
+        self._settings = settings
+        self.metrics = Metrics()
+        self._cache = Cache()
+        self._queue = WorkQueue(observer=self.metrics)
+        self.metrics.watch_queue(self._queue)
+        self.health = probes.Health(self._queue)
+        fence = Fence(grace_s=settings.candidacy.grace_s)
+        unfenced = KubeClient(session, server.url, observer=self.metrics.called)
+        self._kube = KubeClient(session, server.url, fence=fence, observer=self.metrics.called)
+        self._elector = Elector(unfenced, settings.candidacy, fence)
+        self._events = Events(
+            self._kube,
+            component=COMPONENT,
+            instance=settings.candidacy.identity,
+            dropped=self.metrics.events_dropped.inc,
+        )
+        reconcile = Reconciler(
+            kube=self._kube, cache=self._cache, events=self._events, config=Config(settings.fetcher_image)
+        )
+        self._workers = Workers(self._queue, self._cache, reconcile, self.metrics)
+        self._sweep = Sweep(self._kube, settings.scope, self._cache, self._queue)
+        self._handlers = handlers.registry(settings.scope, self._cache, self._queue, self.metrics)
+        handlers.sign_in(self._handlers, server)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Stand by, lead, and end when `stop` is set or a part fails; the exit code."""
+        self.health.ready = True
+        log.info("standing by", extra={"identity": self._settings.candidacy.identity})
+        if not await _unless(stop, self._elector.acquire()):
+            return 0
+        code = 1
+        try:
+            await self._lead(stop)
+            code = 0
+        except* LeaseLostError as lost:
+            log.error("leadership lost, nothing more is written: %s", lost.exceptions[0])  # noqa: TRY400
+        except* Exception:
+            log.exception("a part of the operator ended")
+        finally:
+            self.health.ready = False
+            self.metrics.leader.set(0)
+            await self._elector.release()
+        return code
+
+    async def _lead(self, stop: asyncio.Event) -> None:
+        """Until `stop`, then in order. A part that fails cancels the others and comes out in an ExceptionGroup."""
+        self.metrics.leader.set(1)
+        log.info("leading")
+        async with asyncio.TaskGroup() as group:
+
+            def start(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                task = self.health.parts[name] = group.create_task(work, name=name)
+                return task
+
+            lease = start("lease", self._elector.hold())
+            events = start("events", self._events.run())
+            if await _unless(stop, prime(self._kube, self._settings.scope, self._cache)):
+                news = [start("watches", self._watch(stop)), start("sweep", self._sweep.run(self._settings.resync_s))]
+                work = start("workers", self._workers.run(self._settings.workers))
+                for key in self._cache.services():
+                    self._queue.add(key, urgent=False)
+                await stop.wait()
+                await self._wind_down(news, work)
+            for task in (events, lease):
+                task.cancel()
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        chosen = handlers.settings(self._settings.scope)
+        await handlers.watch(
+            self._handlers, chosen, self._settings.scope.namespaces, spawned=lambda: take_signals(stop)
+        )
+
+    async def _wind_down(self, news: list[asyncio.Task[None]], work: asyncio.Task[None]) -> None:
+        log.info("stopping")
+        self.health.ready = False
+        self.health.parts.clear()
+        for task in news:
+            task.cancel()
+        await asyncio.wait(news)
+        self._queue.close()
+        await asyncio.wait([work], timeout=_DRAIN_S)
+        work.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self._events.flush()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work to its end, or cancel it once `stop` is set: then False."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        finished = working.done()
+        working.cancel()
+        stopping.cancel()
+        await asyncio.wait([working, stopping])
+    if finished:
+        working.result()
+    return finished
+
+
+def take_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def run(settings: Settings) -> int:
+    """The process from its first request to its exit code."""
+    stop = asyncio.Event()
+    take_signals(stop)
+    server = await Server.load()
+    async with server.session() as session:
+        operator = Operator(settings, server, session)
+        async with probes.serve(operator.health, operator.metrics, settings.http_port):
+            return await operator.run(stop)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("slipway")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown: run from a source tree that is not installed"
+
+
+def main() -> None:
+    """Entry point `slipway-operator`."""
+    parser = argparse.ArgumentParser(prog="slipway-operator", description=__doc__.partition("\n")[0])
+    parser.add_argument("--version", action="version", version=f"slipway {_version()}")
+    parser.parse_args()
+    try:
+        settings = Settings.from_env(os.environ)
+    except ValueError as error:
+        sys.exit(str(error))
+    logs.configure(settings.log_format, settings.log_level)
+    sys.exit(uvloop.run(run(settings)))
+
+
+if __name__ == "__main__":
+    main()
