@@ -1,0 +1,202 @@
+"""One service: observe, decide, act. All decisions are in `slipway.decide`; this module carries them out.
+
+Besides the cache it remembers, per service, what only an answer of the API server can tell: names that belong to
+somebody else, objects it refused, the generation our own write left. Forgetting that (a restart) costs a request.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol, assert_never
+
+from slipway.api.manifest import Key, Manifest
+from slipway.api.names import MANAGER, SCALING_MANAGER
+from slipway.control.cache import Cache
+from slipway.control.worker import Done, Outcome
+from slipway.decide.plan import UNANSWERED_S, plan
+from slipway.decide.types import Action, Apply, Config, Create, Delete, Observed, Plan, Replace, Scale, SetStatus
+from slipway.kube.client import Kube
+from slipway.kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from slipway.kube.kinds import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Kind,
+)
+
+KINDS: dict[str, Kind] = {
+    kind.kind: kind for kind in (CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, POD_DISRUPTION_BUDGET, SERVICE)
+}
+REPLANS = 4
+"""Plans per reconcile: each answer that changes what is known (a foreign name, a refused object) is decided on anew."""
+
+
+class Events(Protocol):
+    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Notes:
+    """What the API server's answers told about one service. `foreign` and `refused` hold until a time (epoch seconds)."""
+
+    uid: str
+    generation: int = 0
+    foreign: dict[tuple[str, str], float] = field(default_factory=dict)
+    refused: dict[str, tuple[str, float]] = field(default_factory=dict)
+    settled: dict[str, int] = field(default_factory=dict)
+    status_written: float = float("-inf")
+
+
+class Changed(Exception):
+    """The world is not what the plan was made from; what is known now leads to another one."""
+
+
+class Reconciler:
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        cache: Cache,
+        events: Events,
+        config: Config,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube, self._cache, self._events, self._config = kube, cache, events, config
+        self._clock = clock
+        self._notes: dict[Key, Notes] = {}
+
+    async def __call__(self, key: Key) -> Outcome:
+        """Bring one service nearer to its spec.
+
+        Raises:
+            KubeError: a call failed; the same plan is made again after a backoff. Cancelling between two actions is
+                as safe as a crash there.
+        """
+        for _ in range(REPLANS):
+            service = self._cache.service(key)
+            if service is None:
+                self._notes.pop(key, None)
+                return Done()
+            decision = plan(self._observe(key, service), self._config, self._clock())
+            try:
+                await self._act(key, service, decision)
+            except Changed:
+                continue
+            return Done(decision.requeue_after_s)
+        return Done(1.0)
+
+    def _observe(self, key: Key, service: Manifest) -> Observed:
+        notes, now = self._notes_of(key, service), self._clock().timestamp()
+        return Observed(
+            service=service,
+            records=self._owned(key, CONTROLLER_REVISION, service),
+            deployments=self._owned(key, DEPLOYMENT, service),
+            services=self._owned(key, SERVICE, service),
+            budgets=self._owned(key, POD_DISRUPTION_BUDGET, service),
+            pods=tuple(self._cache.owned(key, POD)),
+            runtimes=tuple(self._cache.runtimes(key[0])),
+            settled=notes.settled,
+            foreign=frozenset(name for name, until in notes.foreign.items() if until > now),
+            refused={name: words for name, (words, until) in notes.refused.items() if until > now},
+            status_age_s=now - notes.status_written,
+        )
+
+    def _notes_of(self, key: Key, service: Manifest) -> Notes:
+        notes = self._notes.get(key)
+        if notes is None or notes.uid != service["metadata"]["uid"]:
+            notes = self._notes[key] = Notes(service["metadata"]["uid"])
+        if notes.generation != service["metadata"]["generation"]:
+            notes.generation = service["metadata"]["generation"]
+            notes.refused.clear()
+        return notes
+
+    def _owned(self, key: Key, kind: Kind, service: Manifest) -> tuple[Manifest, ...]:
+        return tuple(child for child in self._cache.owned(key, kind) if is_owned(child, service))
+
+    async def _act(self, key: Key, service: Manifest, decision: Plan) -> None:
+        for action in decision.actions:
+            await self._carry_out(key, service, action)
+        for event in decision.events:
+            kind = "Warning" if event.warning else "Normal"
+            self._events.record(service, kind, event.reason, event.note, "Reconcile")
+
+    async def _carry_out(self, key: Key, service: Manifest, action: Action) -> None:
+        body = action.deployment if isinstance(action, Scale) else _body(action)
+        kind = KINDS[body["kind"]]
+        try:
+            await self._send(key, kind, action)
+        except (Conflict, NotFound):
+            # The cache is behind: somebody changed or removed the object a moment ago.
+            await self._refresh(kind, body)
+            raise
+        except AlreadyExists:
+            await self._meet(key, service, kind, body)
+            raise Changed from None
+        except (Invalid, Forbidden) as error:
+            if not isinstance(action, Create):
+                raise
+            until = self._clock().timestamp() + UNANSWERED_S
+            self._notes[key].refused[body["metadata"]["name"]] = (str(error), until)
+            raise Changed from error
+
+    async def _send(self, key: Key, kind: Kind, action: Action) -> None:
+        notes = self._notes[key]
+        match action:
+            case Create(body, manager):
+                self._keep(notes, kind, await self._kube.create(kind, body, manager=manager))
+            case Apply(body):
+                self._keep(notes, kind, await self._kube.apply(kind, body, manager=MANAGER))
+            case Replace(body):
+                self._keep(notes, kind, await self._kube.replace(kind, body, manager=MANAGER))
+            case Scale(deployment, replicas):
+                meta = deployment["metadata"]
+                await self._kube.scale(kind, meta["namespace"], meta["name"], replicas, manager=SCALING_MANAGER)
+            case Delete(target):
+                meta = target["metadata"]
+                await self._kube.delete(kind, meta["namespace"], meta["name"], uid=meta["uid"])
+                self._cache.remove(kind, target)
+            case SetStatus(body):
+                self._cache.put(kind, await self._kube.apply(kind, body, manager=MANAGER, subresource="status"))
+                notes.status_written = self._clock().timestamp()
+            case _:
+                assert_never(action)
+
+    def _keep(self, notes: Notes, kind: Kind, written: Manifest) -> None:
+        self._cache.put(kind, written)
+        if kind is DEPLOYMENT:
+            notes.settled[written["metadata"]["uid"]] = written["metadata"]["generation"]
+
+    async def _refresh(self, kind: Kind, body: Manifest) -> None:
+        meta = body["metadata"]
+        live = await self._kube.get(kind, meta["namespace"], meta["name"])
+        if live is not None:
+            self._cache.put(kind, live)
+        elif known := self._cache.get(kind, meta["namespace"], meta["name"]):
+            self._cache.remove(kind, known)
+
+    async def _meet(self, key: Key, service: Manifest, kind: Kind, wanted: Manifest) -> None:
+        """A name is taken: by ourselves (a lost answer, a label stripped by hand) or by somebody else."""
+        meta = wanted["metadata"]
+        live = await self._kube.get(kind, meta["namespace"], meta["name"])
+        if live is None:
+            return
+        if not is_owned(live, service):
+            self._notes[key].foreign[wanted["kind"], meta["name"]] = self._clock().timestamp() + UNANSWERED_S
+        elif kind is CONTROLLER_REVISION or not live["metadata"].get("deletionTimestamp"):
+            labels = {"uid": live["metadata"]["uid"], **{key: meta[key] for key in ("name", "namespace", "labels")}}
+            body = {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": labels}
+            self._cache.put(kind, await self._kube.apply(kind, body, manager=MANAGER))
+
+
+def is_owned(child: Manifest, service: Manifest) -> bool:
+    """True when this very object (uid) controls the child."""
+    uid = service["metadata"]["uid"]
+    owners = child["metadata"].get("ownerReferences") or []
+    return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
+
+
+def _body(action: Create | Apply | Replace | Delete | SetStatus) -> Manifest:
+    return action.target if isinstance(action, Delete) else action.body

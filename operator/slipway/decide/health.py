@@ -1,0 +1,172 @@
+"""Conditions: what is true of a service, with a reason from the fixed vocabulary and a sentence.
+
+Ready      = the address leads to a revision of which at least one pod passed the model's own check
+Stalled    = nothing will move before somebody changes something   } kstatus: at most one of them,
+Reconciling = something is under way                               } neither when all is as wanted
+"""
+
+from dataclasses import dataclass
+
+from slipway.api.conditions import Reason, Type
+from slipway.api.status import Condition
+from slipway.decide.situation import Situation
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the model of one revision does."""
+
+    loaded: bool
+    reason: Reason
+    message: str
+    faulty: bool = False
+    terminal: bool = False
+
+
+def model_state(seen: Situation, name: str) -> State:
+    if seen.ready(name) > 0:
+        return State(loaded=True, reason=Reason.LOADED, message="the model is loaded")
+    if words := seen.observed.refused.get(name):
+        return State(loaded=False, reason=Reason.INVALID_SPEC, message=words, faulty=True, terminal=True)
+    fault = seen.fault(name)
+    if fault is None:
+        return State(loaded=False, reason=Reason.LOADING, message="the model is being loaded")
+    return State(loaded=False, reason=fault.reason, message=fault.message, faulty=True, terminal=fault.terminal)
+
+
+def conditions(seen: Situation) -> list[Condition]:
+    """All conditions of a service, in the order people read them; transition times are not set here."""
+    found = [
+        _ready(seen),
+        _accepted(seen),
+        _predictor_ready(seen),
+        _routes_ready(seen),
+        _model_loaded(seen),
+        _rollout_healthy(seen),
+        _scaling_active(seen),
+        _update_available(seen),
+    ]
+    progress = _stalled(seen) or _reconciling(seen)
+    generation = int(seen.observed.service["metadata"]["generation"])
+    return [
+        c.model_copy(update={"observed_generation": generation}) for c in [*found, *([progress] if progress else [])]
+    ]
+
+
+def _condition(kind: Type, value: bool, reason: Reason, message: str) -> Condition:
+    return Condition(
+        type=kind,
+        status="True" if value else "False",
+        reason=reason,
+        message=message[:2048],
+        last_transition_time="",
+    )
+
+
+def _ready(seen: Situation) -> Condition:
+    failing = _failing(seen)
+    if _in_conflict(seen):
+        return _condition(Type.READY, False, Reason.CONFLICT, _conflict_message(seen))
+    if seen.serving is not None and seen.ready(seen.serving) > 0:
+        aside = f"; {failing}" if failing else ""
+        return _condition(Type.READY, True, Reason.SERVING, f"revision {seen.serving} answers{aside}")
+    if seen.target is None and seen.refusal is not None:
+        return _condition(Type.READY, False, seen.refusal.reason, seen.refusal.message)
+    name = seen.serving or (seen.target.name if seen.target else "")
+    state = model_state(seen, name)
+    reason = state.reason if state.faulty else Reason.NOT_YET_SERVING
+    return _condition(Type.READY, False, reason, f"revision {name}: {state.message}")
+
+
+def _accepted(seen: Situation) -> Condition:
+    if seen.refusal is None:
+        return _condition(Type.ACCEPTED, True, Reason.ACCEPTED, "the spec can be honoured")
+    still = f"; revision {seen.stable} is still served" if seen.stable else ""
+    return _condition(Type.ACCEPTED, False, seen.refusal.reason, seen.refusal.message + still)
+
+
+def _predictor_ready(seen: Situation) -> Condition:
+    if seen.serving is None:
+        return _condition(Type.PREDICTOR_READY, False, Reason.REPLICAS_MISSING, "no revision yet")
+    ready, wanted = seen.ready(seen.serving), seen.replicas(seen.serving)
+    reason = Reason.REPLICAS_READY if ready >= wanted else Reason.REPLICAS_MISSING
+    message = f"{ready} of {wanted} replicas of revision {seen.serving} are ready"
+    return _condition(Type.PREDICTOR_READY, ready >= wanted, reason, message)
+
+
+def _routes_ready(seen: Situation) -> Condition:
+    if _in_conflict(seen):
+        return _condition(Type.ROUTES_READY, False, Reason.CONFLICT, _conflict_message(seen))
+    if seen.serving is None:
+        return _condition(Type.ROUTES_READY, False, Reason.NOT_ROUTED, "there is no revision to lead to")
+    return _condition(Type.ROUTES_READY, True, Reason.ROUTED, f"the address leads to revision {seen.serving}")
+
+
+def _model_loaded(seen: Situation) -> Condition:
+    if seen.target is None:
+        return _condition(Type.MODEL_LOADED, False, Reason.NOT_YET_SERVING, "no revision yet")
+    state = model_state(seen, seen.target.name)
+    return _condition(Type.MODEL_LOADED, state.loaded, state.reason, f"revision {seen.target.name}: {state.message}")
+
+
+def _rollout_healthy(seen: Situation) -> Condition:
+    if failing := _failing(seen):
+        return _condition(Type.ROLLOUT_HEALTHY, False, Reason.REVISION_FAILED, failing)
+    if seen.target is not None and (seen.target.name != seen.serving or seen.ready(seen.serving) == 0):
+        return _condition(
+            Type.ROLLOUT_HEALTHY, True, Reason.PROGRESSING, f"revision {seen.target.name} is being started"
+        )
+    return _condition(Type.ROLLOUT_HEALTHY, True, Reason.HEALTHY, "no release is under way")
+
+
+def _scaling_active(seen: Situation) -> Condition:
+    wanted = seen.replicas(seen.serving) if seen.serving else 0
+    return _condition(Type.SCALING_ACTIVE, True, Reason.FIXED_REPLICAS, f"{wanted} replicas are kept")
+
+
+def _update_available(seen: Situation) -> Condition:
+    if seen.target is None or seen.fresh is None or seen.fresh.rendering == seen.target.rendering:
+        return _condition(Type.UPDATE_AVAILABLE, False, Reason.UP_TO_DATE, "a new revision would run the same pods")
+    text = (
+        f"{seen.fresh.runtime} or Slipway changed since revision {seen.target.name} was made; "
+        "spec.predictor.runtimeUpdates: Follow takes the change over"
+    )
+    return _condition(Type.UPDATE_AVAILABLE, True, Reason.RUNTIME_CHANGED, text)
+
+
+def _stalled(seen: Situation) -> Condition | None:
+    if seen.refusal is not None:
+        return _condition(Type.STALLED, True, seen.refusal.reason, seen.refusal.message)
+    if _in_conflict(seen):
+        return _condition(Type.STALLED, True, Reason.CONFLICT, _conflict_message(seen))
+    if seen.target is not None:
+        state = model_state(seen, seen.target.name)
+        if state.terminal:
+            return _condition(Type.STALLED, True, state.reason, f"revision {seen.target.name}: {state.message}")
+    return None
+
+
+def _reconciling(seen: Situation) -> Condition | None:
+    if seen.target is not None and seen.target.name != seen.serving:
+        return _condition(Type.RECONCILING, True, Reason.PROGRESSING, f"revision {seen.target.name} is being started")
+    if seen.serving is not None and seen.ready(seen.serving) < seen.replicas(seen.serving):
+        return _condition(Type.RECONCILING, True, Reason.REPLICAS_MISSING, f"revision {seen.serving} is being started")
+    if seen.previous is not None:
+        return _condition(Type.RECONCILING, True, Reason.PROGRESSING, f"revision {seen.previous} is being drained")
+    return None
+
+
+def _failing(seen: Situation) -> str | None:
+    """The newest revision's fault, in a sentence."""
+    if seen.target is None:
+        return None
+    state = model_state(seen, seen.target.name)
+    return f"revision {seen.target.name} failed: {state.message}" if state.faulty else None
+
+
+def _in_conflict(seen: Situation) -> bool:
+    return ("Service", seen.name) in seen.observed.foreign
+
+
+def _conflict_message(seen: Situation) -> str:
+    return f"Service {seen.name} belongs to somebody else and is left alone; rename this InferenceService or remove it"

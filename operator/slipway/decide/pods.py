@@ -1,0 +1,114 @@
+"""Why a pod does not serve, in words its owner can act on.
+
+The server and the fetcher end with an exit code of a small agreed set and a last line that is one plain sentence;
+the kubelet carries both here (terminationMessagePolicy: FallbackToLogsOnError).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from slipway.api.conditions import Reason
+from slipway.api.manifest import Manifest
+
+EXIT_REASONS = {65: Reason.MODEL_INVALID, 66: Reason.MODEL_NOT_FOUND, 78: Reason.CONFIGURATION_INVALID}
+WAITING_REASONS = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG,
+    "CreateContainerError": Reason.CONTAINER_CONFIG,
+    "RunContainerError": Reason.CONTAINER_CONFIG,
+}
+UNSCHEDULABLE_AFTER_S = 3.0
+"""A scheduler that has just begun reports pods as unschedulable which it places a moment later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a pod. `terminal`: trying again does not help, somebody must change something."""
+
+    reason: Reason
+    message: str
+    terminal: bool
+
+
+def is_ready(pod: Manifest) -> bool:
+    return _condition(pod, "Ready").get("status") == "True" and not pod["metadata"].get("deletionTimestamp")
+
+
+def fault(pod: Manifest, now: datetime, memory_limit: str | None = None) -> Fault | None:
+    """What is wrong with one pod; None while it is well or still on its way."""
+    if is_ready(pod) or pod["metadata"].get("deletionTimestamp"):
+        return None
+    status = pod.get("status") or {}
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    faults = (_container_fault(pod, container, memory_limit) for container in containers)
+    return next(filter(None, faults), None) or _scheduling_fault(pod, now)
+
+
+def worst(pods: Iterable[Manifest], now: datetime, memory_limit: str | None = None) -> Fault | None:
+    """The fault to show for a set of pods: a terminal one first, then by pod name, so that it does not alternate."""
+    found = [(fault(pod, now, memory_limit), pod["metadata"]["name"]) for pod in pods]
+    faults = [(not known.terminal, name, known) for known, name in found if known]
+    return min(faults, key=lambda entry: entry[:2])[2] if faults else None
+
+
+def _container_fault(pod: Manifest, container: Manifest, memory_limit: str | None) -> Fault | None:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    if reason := WAITING_REASONS.get(waiting.get("reason", "")):
+        text = f"pod {pod['metadata']['name']}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        return Fault(reason, text, terminal=False)
+    for end in _ends(container):
+        if end.get("exitCode", 0) != 0:
+            return _exit_fault(container, end, memory_limit)
+    return None
+
+
+def _ends(container: Manifest) -> Iterator[Manifest]:
+    for state in ("state", "lastState"):
+        if end := (container.get(state) or {}).get("terminated"):
+            yield end
+
+
+def _exit_fault(container: Manifest, end: Manifest, memory_limit: str | None) -> Fault:
+    again = container.get("restartCount", 0) > 0
+    if end.get("reason") == "OOMKilled":
+        limit = f" of {memory_limit}" if memory_limit else ""
+        text = f"the model needs more memory than its limit{limit}: raise spec.predictor.model.resources.limits.memory"
+        return Fault(Reason.OUT_OF_MEMORY, text, terminal=again)
+    words = last_line(end.get("message", "")) or f"container {container['name']} ended without a word"
+    if reason := EXIT_REASONS.get(end["exitCode"]):
+        return Fault(reason, words, terminal=True)
+    reason = Reason.FETCH_FAILED if container["name"] == "fetch" else Reason.CRASHED
+    return Fault(reason, f"{words} (exit code {end['exitCode']})", terminal=again)
+
+
+def is_unscheduled(pod: Manifest) -> bool:
+    return _condition(pod, "PodScheduled").get("reason") == "Unschedulable"
+
+
+def _scheduling_fault(pod: Manifest, now: datetime) -> Fault | None:
+    scheduled = _condition(pod, "PodScheduled")
+    if not is_unscheduled(pod) or age_s(pod, now) < UNSCHEDULABLE_AFTER_S:
+        return None
+    return Fault(
+        Reason.UNSCHEDULABLE, f"no node fits pod {pod['metadata']['name']}: {scheduled.get('message', '')}", False
+    )
+
+
+def age_s(pod: Manifest, now: datetime) -> float:
+    created = pod["metadata"].get("creationTimestamp")
+    return (now - datetime.fromisoformat(created)).total_seconds() if created else 0.0
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, of at most 500 characters."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""
+
+
+def _condition(pod: Manifest, kind: str) -> Manifest:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return next((condition for condition in conditions if condition["type"] == kind), {})

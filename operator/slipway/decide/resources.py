@@ -1,0 +1,258 @@
+"""The objects of a service, as dicts: one builder per kind.
+
+Every field that the API server would fill in is written out here, so that an object read back equals the one made
+(`drift.py`). Pods are always fit for the `restricted` Pod Security Standard.
+"""
+
+import json
+from typing import Any
+
+from slipway.api.manifest import Manifest
+from slipway.api.names import API_VERSION, LABEL_MANAGED_BY, LABEL_REVISION, LABEL_SERVICE, MANAGED_BY
+from slipway.api.schema import seconds
+from slipway.api.v1alpha1 import EnvVar, Predictor, Resources, RuntimeContainer
+from slipway.decide import storage
+from slipway.decide.revision import Record, data
+
+STARTUP_S = 30
+PRE_STOP_S = 3
+"""A pod keeps answering this long after its end began: the address must have left it everywhere by then."""
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
+HTTP_PORT, GRPC_PORT = 80, 8001
+
+
+def labels(service: str, revision: str | None = None) -> dict[str, str]:
+    own = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_SERVICE: service}
+    return own | ({LABEL_REVISION: revision} if revision else {})
+
+
+def metadata(owner: Manifest, name: str, revision: str | None = None) -> Manifest:
+    """Metadata of a child. Deleting the owner never waits for a child, whoever is down (`blockOwnerDeletion`)."""
+    meta = owner["metadata"]
+    return {
+        "name": name,
+        "namespace": meta["namespace"],
+        "labels": labels(meta["name"], revision),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": "InferenceService",
+                "name": meta["name"],
+                "uid": meta["uid"],
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def record(owner: Manifest, revision: Record) -> Manifest:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": metadata(owner, revision.name, revision.name),
+        "data": data(revision),
+        "revision": revision.number,
+    }
+
+
+def deployment(owner: Manifest, revision: Record, replicas: int) -> Manifest:
+    """The pods of a revision. `replicas` goes into the create request only."""
+    service = owner["metadata"]["name"]
+    own = labels(service, revision.name)
+    template = {"metadata": {"labels": own}, "spec": revision.template["spec"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(owner, revision.name, revision.name),
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {LABEL_SERVICE: service, LABEL_REVISION: revision.name}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            # A revision is one template for ever; the ReplicaSet of a repaired edit is of no use to anybody.
+            "revisionHistoryLimit": 0,
+            "progressDeadlineSeconds": 3600,
+            "template": template,
+        },
+    }
+
+
+def revision_service(owner: Manifest, revision: str) -> Manifest:
+    """Endpoints of one revision, without an address of its own: by DNS for people, by EndpointSlice for a gateway."""
+    service = owner["metadata"]["name"]
+    return _service(owner, revision, revision, {LABEL_SERVICE: service, LABEL_REVISION: revision}, headless=True)
+
+
+def address(owner: Manifest, revision: str) -> Manifest:
+    """The one address of a service; its selector is the pointer that a promotion flips."""
+    service = owner["metadata"]["name"]
+    return _service(owner, service, None, {LABEL_SERVICE: service, LABEL_REVISION: revision}, headless=False)
+
+
+def _service(owner: Manifest, name: str, revision: str | None, selector: Manifest, *, headless: bool) -> Manifest:
+    ports = [
+        {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"},
+        {
+            "name": "grpc",
+            "port": GRPC_PORT,
+            "targetPort": "grpc",
+            "protocol": "TCP",
+            "appProtocol": "kubernetes.io/h2c",
+        },
+    ]
+    spec = {"type": "ClusterIP", "selector": selector, "ports": ports} | ({"clusterIP": "None"} if headless else {})
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(owner, name, revision), "spec": spec}
+
+
+def budget(owner: Manifest) -> Manifest:
+    """One pod at a time leaves by choice; one that is broken anyway never blocks a node's drain."""
+    name = owner["metadata"]["name"]
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(owner, name),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": {LABEL_SERVICE: name}},
+        },
+    }
+
+
+def pod_template(
+    service: str, predictor: Predictor, container: RuntimeContainer, image: str, fetcher_image: str
+) -> Manifest:
+    """The pods of a new revision, to be frozen in its record."""
+    where = storage.locate(predictor.model.storage_uri, runtime_image=image, fetcher_image=fetcher_image)
+    spec: Manifest = {
+        "containers": [_model(service, predictor, container, image, where)],
+        "volumes": _volumes(where),
+        "restartPolicy": "Always",
+        "dnsPolicy": "ClusterFirst",
+        "schedulerName": "default-scheduler",
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "terminationGracePeriodSeconds": int(seconds(predictor.timeout)) + STARTUP_S,
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {LABEL_SERVICE: service}},
+            }
+        ],
+    }
+    if where.fetch:
+        spec["initContainers"] = [_fetch(where.fetch, fetcher_image)]
+    if predictor.node_selector:
+        spec["nodeSelector"] = predictor.node_selector
+    if predictor.tolerations:
+        spec["tolerations"] = [t.model_dump(by_alias=True, exclude_none=True) for t in predictor.tolerations]
+    return {"spec": spec}
+
+
+def _model(
+    service: str, predictor: Predictor, container: RuntimeContainer, image: str, where: storage.Location
+) -> Manifest:
+    model = predictor.model
+    server: Manifest = {
+        "name": "model",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": _env(service, predictor, container, where.path),
+        "ports": [
+            {"name": "http", "containerPort": container.http_port, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": container.grpc_port, "protocol": "TCP"},
+        ],
+        "resources": _resources(model.resources, container.resources),
+        "readinessProbe": _probe(container.readiness_path.replace("{name}", service), period_s=1, failures=3),
+        "livenessProbe": _probe(container.liveness_path.replace("{name}", service), period_s=10, failures=6),
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
+        "securityContext": RESTRICTED,
+        "volumeMounts": _mounts(where),
+        **TERMINATION,
+    }
+    if container.command:
+        server["command"] = container.command
+    if container.args or model.args:
+        server["args"] = [*container.args, *model.args]
+    return server
+
+
+def _env(service: str, predictor: Predictor, container: RuntimeContainer, path: str) -> list[Manifest]:
+    """Environment of the server: Slipway's facts first, so that `$(NAME)` in later values can use them."""
+    facts = {
+        "SLIPWAY_MODEL_NAME": service,
+        "SLIPWAY_MODEL_PATH": path,
+        "SLIPWAY_MODEL_FORMAT": predictor.model.model_format.name,
+        "SLIPWAY_CONTAINER_CONCURRENCY": str(predictor.container_concurrency),
+        "SLIPWAY_TIMEOUT_S": json.dumps(seconds(predictor.timeout)),
+        "HOME": "/tmp/home",  # noqa: S108 - the pod's own emptyDir
+        "TMPDIR": "/tmp",  # noqa: S108
+        "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
+    }
+    merged: dict[str, Manifest] = {name: {"name": name, "value": value} for name, value in facts.items()}
+    for variable in [*container.env, *predictor.model.env]:
+        merged[variable.name] = _env_var(variable)
+    return list(merged.values())
+
+
+def _env_var(variable: EnvVar) -> Manifest:
+    return variable.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True) | {"name": variable.name}
+
+
+def _resources(own: Resources, default: Resources) -> Manifest:
+    chosen = own if own.requests or own.limits else default
+    amounts: dict[str, Any] = {
+        "requests": {name: str(amount) for name, amount in chosen.requests.items()},
+        "limits": {name: str(amount) for name, amount in chosen.limits.items()},
+    }
+    # The API server requests what is limited and not requested; written out, the object reads back the same.
+    amounts["requests"] = amounts["limits"] | amounts["requests"]
+    return {kind: names for kind, names in amounts.items() if names}
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http", "scheme": "HTTP"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 2,
+        "successThreshold": 1,
+        "failureThreshold": failures,
+    }
+
+
+def _fetch(uri: str, image: str) -> Manifest:
+    return {
+        "name": "fetch",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "slipway_runtime.fetch"],
+        "args": [uri, storage.MOUNT],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": RESTRICTED,
+        "volumeMounts": [{"name": "model", "mountPath": storage.MOUNT}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        **TERMINATION,
+    }
+
+
+def _volumes(where: storage.Location) -> list[Manifest]:
+    volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if where.claim:
+        volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": where.claim, "readOnly": True}})
+    elif where.fetch:
+        volumes.append({"name": "model", "emptyDir": {}})
+    return volumes
+
+
+def _mounts(where: storage.Location) -> list[Manifest]:
+    mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+    if where.claim or where.fetch:
+        mounts.append({"name": "model", "mountPath": storage.MOUNT, "readOnly": True})
+    return mounts

@@ -1,0 +1,432 @@
+"""The whole decision and its execution against the fake API server: what users see, step by step."""
+
+from typing import Any
+
+import pytest
+
+from slipway.api.manifest import Manifest
+from slipway.api.names import LABEL_REVISION
+from slipway.kube.kinds import (
+    CLUSTER_SERVING_RUNTIME,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+)
+from tests.control.world import KEY, World, runtime, service
+from tests.fake import controllers, faults
+from tests.fake.controllers import Failure
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World()
+    world.user_applies(service())
+    return world
+
+
+@pytest.fixture
+async def ready(world: World) -> World:
+    await world.converge()
+    return world
+
+
+async def test_a_new_service_gets_its_children_and_becomes_ready(world: World) -> None:
+    await world.operate()
+    revision = world.names(DEPLOYMENT)[0]
+    assert world.names(CONTROLLER_REVISION) == [revision]
+    assert world.names(SERVICE) == ["hello", revision]
+    assert world.names(POD_DISRUPTION_BUDGET) == ["hello"]
+    assert world.condition("Ready")["status"] == "False"
+    assert world.condition("Reconciling")["status"] == "True"
+    controllers.settle(world.store)
+    await world.operate()
+    assert world.condition("Ready") | {"lastTransitionTime": ""} == {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Serving",
+        "message": f"revision {revision} answers",
+        "observedGeneration": 1,
+        "lastTransitionTime": "",
+    }
+    assert world.condition("Reconciling") == {}
+    assert (world.status["stable"], world.status["url"]) == (revision, "http://hello.team")
+    assert len(world.kube.writes) <= 9, "budget of writes per create"
+
+
+async def test_a_steady_service_is_never_written_to(ready: World) -> None:
+    ready.restart()
+    for _ in range(3):
+        ready.wait(600)
+        await ready.operate()
+    assert ready.kube.writes == []
+
+
+async def test_a_version_change_switches_when_ready_and_then_removes_the_old(ready: World) -> None:
+    old = ready.status["stable"]
+    before = len(ready.kube.writes)
+    ready.user_applies(service("sample://hello-v2"))
+    await ready.operate()
+    new = ready.status["candidate"]
+    assert new != old
+    assert ready.get(SERVICE, "hello")["spec"]["selector"][LABEL_REVISION] == old, "not before the new one is ready"
+    assert ready.condition("Ready")["status"] == "True"
+    controllers.settle(ready.store)
+    await ready.operate()
+    assert ready.get(SERVICE, "hello")["spec"]["selector"][LABEL_REVISION] == new
+    assert old in ready.names(DEPLOYMENT), "the old pods stay while the address is forgotten everywhere"
+    assert ready.status["rollout"]["phase"] == "Draining"
+    ready.wait(6)
+    await ready.operate()
+    assert ready.names(DEPLOYMENT) == [new]
+    assert ready.names(SERVICE) == ["hello", new]
+    assert ready.names(CONTROLLER_REVISION) == sorted([old, new]), "the record of the old one is kept"
+    assert len(ready.kube.writes) - before <= 10, "budget of writes per version change"
+    assert ready.recorder.reasons == ["RevisionCreated", "RevisionPromoted", "RevisionCreated", "RevisionPromoted"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "words"),
+    [
+        pytest.param(
+            Failure(exit_code=66, message="loading\nsample 'x' does not exist; there are: hello"),
+            "ModelNotFound",
+            "sample 'x' does not exist; there are: hello",
+            id="missing",
+        ),
+        pytest.param(Failure(exit_code=65, message="m.pt is no model"), "ModelInvalid", "m.pt is no model", id="corrupt"),
+        pytest.param(
+            Failure(exit_code=137, reason="OOMKilled"),
+            "OutOfMemory",
+            "needs more memory than its limit: raise spec.predictor.model.resources.limits.memory",
+            id="out of memory",
+        ),
+        pytest.param(Failure(exit_code=1, message="boom"), "Crashed", "boom (exit code 1)", id="crash"),
+        pytest.param(
+            Failure(waiting="ImagePullBackOff", waiting_message="Back-off pulling x", exit_code=None),
+            "ImagePullFailed",
+            "ImagePullBackOff: Back-off pulling x",
+            id="image",
+        ),
+    ],
+)
+async def test_a_broken_revision_is_named_and_the_old_one_keeps_answering(
+    ready: World, failure: Failure, reason: str, words: str
+) -> None:
+    old = ready.status["stable"]
+    ready.user_applies(service("sample://x"))
+    await ready.operate()
+    new = ready.status["candidate"]
+    controllers.settle(ready.store, failure=failure, only=lambda d: d["metadata"]["name"] == new)
+    await ready.operate()
+    assert ready.condition("ModelLoaded")["reason"] == reason
+    assert words in ready.condition("ModelLoaded")["message"]
+    assert ready.condition("Ready")["status"] == "True"
+    assert words in ready.condition("Ready")["message"]
+    assert ready.condition("RolloutHealthy")["status"] == "False"
+    assert (("Warning", reason, f"revision {new}: {ready.condition('ModelLoaded')['message'].partition(': ')[2]}")) in (
+        ready.recorder.events
+    )
+    assert ready.get(SERVICE, "hello")["spec"]["selector"][LABEL_REVISION] == old
+    ready.user_applies(service("sample://hello-v2"))
+    await ready.converge()
+    assert ready.condition("Ready")["message"].startswith(f"revision {ready.status['stable']} answers")
+    assert ready.names(DEPLOYMENT) == [ready.status["stable"]]
+    assert ready.condition("Stalled") == {}
+
+
+async def test_a_first_revision_that_cannot_load_stalls_and_a_fix_replaces_it_at_once(world: World) -> None:
+    await world.operate()
+    controllers.settle(world.store, failure=Failure(exit_code=66, message="sample 'hello' does not exist"))
+    await world.operate()
+    assert (world.condition("Ready")["status"], world.condition("Ready")["reason"]) == ("False", "ModelNotFound")
+    assert world.condition("Stalled")["status"] == "True"
+    broken = world.names(DEPLOYMENT)[0]
+    world.user_applies(service("sample://hello-v2"))
+    await world.operate()
+    assert broken not in world.names(DEPLOYMENT), "it never answered, so it holds no GPU back"
+    await world.converge()
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_stable_revision_beyond_help_gives_way_to_its_successor(ready: World) -> None:
+    old = ready.status["stable"]
+    controllers.settle(ready.store, failure=Failure(exit_code=137, reason="OOMKilled", restarts=3))
+    await ready.operate()
+    assert ready.condition("Ready")["reason"] == "OutOfMemory"
+    ready.user_applies(service(model={"resources": {"limits": {"memory": "4Gi"}}}))
+    await ready.operate()
+    assert old not in ready.names(DEPLOYMENT)
+
+
+async def test_going_back_to_an_earlier_spec_uses_its_record(ready: World) -> None:
+    old = ready.status["stable"]
+    template = ready.get(CONTROLLER_REVISION, old)["data"]["template"]
+    ready.user_applies(service("sample://hello-v2"))
+    await ready.converge()
+    ready.user_applies(service())
+    await ready.converge()
+    assert ready.status["stable"] == old
+    assert ready.get(CONTROLLER_REVISION, old)["data"]["template"] == template
+
+
+async def test_more_replicas_are_no_new_revision(ready: World) -> None:
+    stable = ready.status["stable"]
+    ready.user_applies(service(replicas=3))
+    await ready.converge()
+    assert ready.names(DEPLOYMENT) == [stable]
+    assert ready.get(DEPLOYMENT, stable)["spec"]["replicas"] == 3
+    assert ready.status["revisions"][0]["ready"] == 3
+
+
+async def test_replicas_belong_to_their_own_field_manager(world: World) -> None:
+    await world.operate()
+    deployment = world.get(DEPLOYMENT, world.names(DEPLOYMENT)[0])
+    owners = [m["manager"] for m in deployment["metadata"]["managedFields"] if "f:replicas" in str(m["fieldsV1"])]
+    assert owners == ["slipway-scaling"]
+
+
+# Drift
+
+
+def _edit(world: World, kind: Any, name: str, change: Any) -> None:
+    world.store.edit(kind, "team", name, change, manager="kubectl-edit")
+
+
+def _add_sidecar(live: Manifest) -> None:
+    live["spec"]["template"]["spec"]["containers"].append({"name": "miner", "image": "evil"})
+
+
+def _add_env(live: Manifest) -> None:
+    live["spec"]["template"]["spec"]["containers"][0]["env"].append({"name": "X", "value": "1"})
+
+
+def _other_image(live: Manifest) -> None:
+    live["spec"]["template"]["spec"]["containers"][0]["image"] = "evil"
+
+
+def _scaled(live: Manifest) -> None:
+    live["spec"]["replicas"] = 7
+
+
+def _stripped(live: Manifest) -> None:
+    del live["metadata"]["labels"][LABEL_REVISION]
+
+
+def _unlabelled(live: Manifest) -> None:
+    live["metadata"]["labels"] = {}
+
+
+@pytest.mark.parametrize("edit", [_add_sidecar, _add_env, _other_image, _scaled, _stripped, _unlabelled])
+async def test_an_edited_deployment_is_put_right(ready: World, edit: Any) -> None:
+    before = ready.picture()
+    _edit(ready, DEPLOYMENT, ready.status["stable"], edit)
+    await ready.converge()
+    assert ready.picture() == before
+
+
+@pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION])
+async def test_deleted_children_come_back_the_same(ready: World, kind: Any) -> None:
+    before = ready.picture()
+    for name in ready.names(kind):
+        ready.store.delete(kind, "team", name)
+    controllers.gc(ready.store)
+    await ready.converge()
+    assert ready.picture() == before
+
+
+async def test_a_deleted_deployment_comes_back_as_recorded_though_the_runtime_changed(ready: World) -> None:
+    stable = ready.status["stable"]
+    spec = ready.get(DEPLOYMENT, stable)["spec"]["template"]["spec"]
+    ready.store.replace(CLUSTER_SERVING_RUNTIME, _changed_runtime(ready))
+    ready.store.delete(DEPLOYMENT, "team", stable)
+    await ready.converge()
+    assert ready.get(DEPLOYMENT, stable)["spec"]["template"]["spec"] == spec
+
+
+async def test_an_edited_service_selects_the_serving_revision_again(ready: World) -> None:
+    def edit(live: Manifest) -> None:
+        live["spec"]["selector"] = {"app": "other"}
+
+    before = ready.picture()
+    _edit(ready, SERVICE, "hello", edit)
+    await ready.converge()
+    assert ready.picture() == before
+
+
+# What is not ours
+
+
+def _foreign_service() -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "hello", "namespace": "team"},
+        "spec": {"selector": {"app": "other"}, "ports": [{"port": 80}]},
+    }
+
+
+async def test_a_foreign_service_of_that_name_is_a_conflict_and_stays_untouched() -> None:
+    world = World()
+    foreign = world.store.create(SERVICE, _foreign_service(), manager="somebody")
+    world.user_applies(service())
+    await world.converge()
+    assert world.get(SERVICE, "hello") == foreign
+    assert (world.condition("Ready")["reason"], world.condition("RoutesReady")["reason"]) == ("Conflict", "Conflict")
+    world.store.delete(SERVICE, "team", "hello")
+    world.wait(61)
+    await world.converge()
+    assert world.condition("Ready")["status"] == "True"
+
+
+# Specs that cannot be honoured
+
+
+@pytest.mark.parametrize(
+    ("model", "reason", "words"),
+    [
+        pytest.param({"runtime": "nope"}, "RuntimeNotFound", "no runtime 'nope'; there are: slipway-pytorch", id="runtime"),
+        pytest.param({"modelFormat": {"name": "onnx"}}, "NoSupportingRuntime", "no runtime supports model format 'onnx'", id="format"),
+    ],
+)
+async def test_a_spec_that_cannot_be_honoured_leaves_the_last_good_one_serving(
+    ready: World, model: Manifest, reason: str, words: str
+) -> None:
+    before = ready.picture()["children"]
+    ready.user_applies(service("sample://hello-v2", replicas=5, model=model))
+    await ready.converge()
+    assert ready.picture()["children"] == before
+    assert (ready.condition("Accepted")["status"], ready.condition("Accepted")["reason"]) == ("False", reason)
+    assert words in ready.condition("Accepted")["message"]
+    assert f"revision {ready.status['stable']} is still served" in ready.condition("Accepted")["message"]
+    assert ready.condition("Ready")["status"] == "True"
+    assert ready.condition("Stalled")["status"] == "True"
+    ready.user_applies(service("sample://hello-v2"))
+    await ready.converge()
+    assert ready.condition("Accepted")["status"] == "True"
+
+
+async def test_a_stored_object_that_does_not_fit_the_schema_is_told_not_crashed_on(ready: World) -> None:
+    broken = service()
+    broken["spec"]["predictor"]["containerConcurrency"] = "many"
+    ready.user_applies(broken)
+    await ready.converge()
+    assert ready.condition("Accepted")["reason"] == "InvalidSpec"
+    assert "spec.predictor.containerConcurrency" in ready.condition("Accepted")["message"]
+    assert ready.condition("Ready")["status"] == "True"
+
+
+# Runtime updates
+
+
+def _changed_runtime(world: World) -> Manifest:
+    live = world.store.get(CLUSTER_SERVING_RUNTIME, None, "slipway-pytorch")
+    assert live is not None
+    return runtime("slipway/runtime:2") | {"metadata": live["metadata"]}
+
+
+async def test_a_changed_runtime_changes_no_running_revision(ready: World) -> None:
+    before = ready.picture()["children"]
+    ready.store.replace(CLUSTER_SERVING_RUNTIME, _changed_runtime(ready))
+    await ready.converge()
+    assert ready.picture()["children"] == before
+    assert ready.condition("UpdateAvailable")["status"] == "True"
+
+
+async def test_follow_takes_a_changed_runtime_over_in_a_new_revision(ready: World) -> None:
+    old = ready.status["stable"]
+    ready.user_applies(service(runtimeUpdates="Follow"))
+    await ready.converge()
+    assert ready.status["stable"] == old, "the wish alone changes nothing"
+    ready.store.replace(CLUSTER_SERVING_RUNTIME, _changed_runtime(ready))
+    await ready.converge()
+    assert ready.status["stable"] != old
+    image = ready.get(DEPLOYMENT, ready.status["stable"])["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == "slipway/runtime:2"
+
+
+async def test_a_newer_slipway_restarts_no_pod(ready: World) -> None:
+    pods = ready.names(POD)
+    ready.config = type(ready.config)(fetcher_image="slipway/runtime:2")
+    ready.restart()
+    await ready.converge()
+    assert ready.names(POD) == pods
+
+
+# Crashes and lost answers
+
+
+async def _story(world: World) -> None:
+    """Create, change the version, make a mistake, mend it."""
+    world.user_applies(service())
+    await world.converge()
+    world.user_applies(service("sample://hello-v2", replicas=2))
+    await world.converge()
+    world.user_applies(service("sample://hello", model={"runtime": "nope"}))
+    await world.converge()
+    world.user_applies(service("sample://hello", replicas=2))
+    await world.converge()
+
+
+async def _writes_of_the_story() -> tuple[int, dict[str, Any]]:
+    world = World()
+    await _story(world)
+    return len(world.kube.writes), world.picture()
+
+
+@pytest.mark.parametrize("fault", [faults.crash_before, faults.crash_after, faults.lost, faults.reply_lost, faults.conflict])
+async def test_whatever_happens_to_any_write_the_end_is_the_same(fault: Any) -> None:
+    count, expected = await _writes_of_the_story()
+    for k in range(count):
+        world = World()
+        pending = fault(k)
+        seen = 0
+
+        def once(index: int, call: faults.Call, pending: Any = pending) -> faults.Fault | None:
+            nonlocal seen
+            seen += 1
+            return pending(seen - 1, call)
+
+        world.kube.fault = once
+        world_restart = world.restart
+
+        def restart(world: World = world, once: Any = once, original: Any = world_restart) -> None:
+            original()
+            world.kube.fault = once
+
+        await _story_with_restarts(world, restart)
+        assert world.picture() == expected, f"write {k} of {count}"
+
+
+async def _story_with_restarts(world: World, restart: Any) -> None:
+    operate = world.operate
+
+    async def survive(key: Any = KEY, **more: Any) -> None:
+        try:
+            await operate(key, **more)
+        except faults.Crash:
+            restart()
+            await operate(key, **more)
+
+    world.operate = survive  # type: ignore[method-assign]
+    await _story(world)
+
+
+async def test_a_service_that_is_being_deleted_is_left_to_the_garbage_collector(ready: World) -> None:
+    def mark(live: Manifest) -> None:
+        live["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+    ready.store.edit(INFERENCE_SERVICE, *KEY, mark, manager="kubectl")
+    before = len(ready.kube.writes)
+    await ready.operate()
+    assert len(ready.kube.writes) == before
+
+
+async def test_every_write_carries_a_manager_and_deletes_carry_a_uid(ready: World) -> None:
+    ready.user_applies(service("sample://hello-v2"))
+    await ready.converge()
+    managers = {(call.verb, call.resource, call.manager) for call in ready.kube.writes if call.verb != "delete"}
+    assert {manager for _, _, manager in managers} == {"slipway", "slipway-scaling"}
+    assert {(v, r) for v, r, m in managers if m == "slipway-scaling"} == {("create", "deployments")}

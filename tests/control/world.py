@@ -1,0 +1,173 @@
+"""A small cluster for one operator: the fake API server, its watch wired to the cache, a clock that tests move."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import timedelta
+from typing import Any
+
+from slipway.api.manifest import Key, Manifest
+from slipway.api.names import API_VERSION
+from slipway.control.cache import Cache
+from slipway.control.reconcile import Reconciler
+from slipway.decide.types import Config
+from slipway.kube.errors import KubeError
+from slipway.kube.kinds import (
+    CLUSTER_SERVING_RUNTIME,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Kind,
+)
+from tests.fake import controllers
+from tests.fake.client import FakeKube
+from tests.fake.store import Store
+
+KEY: Key = ("team", "hello")
+IMAGE = "slipway/runtime:1"
+WATCHED = (
+    INFERENCE_SERVICE,
+    CLUSTER_SERVING_RUNTIME,
+    DEPLOYMENT,
+    SERVICE,
+    POD_DISRUPTION_BUDGET,
+    CONTROLLER_REVISION,
+    POD,
+)
+
+
+def service(uri: str = "sample://hello", *, name: str = "hello", replicas: int = 1, **predictor: Any) -> Manifest:
+    model = {"modelFormat": {"name": "torchscript"}, "storageUri": uri} | predictor.pop("model", {})
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "InferenceService",
+        "metadata": {"name": name, "namespace": "team"},
+        "spec": {"predictor": {"model": model, **predictor}, "scaling": {"minReplicas": replicas}},
+    }
+
+
+def runtime(image: str = IMAGE, **spec: Any) -> Manifest:
+    formats = [{"name": "torchscript"}, {"name": "torch-export"}]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ClusterServingRuntime",
+        "metadata": {"name": "slipway-pytorch"},
+        "spec": {"supportedModelFormats": formats, "container": {"image": image}} | spec,
+    }
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, str]] = []
+
+    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None:  # noqa: ARG002
+        self.events.append((type_, reason, note))
+
+    @property
+    def reasons(self) -> list[str]:
+        return [reason for _, reason, _ in self.events]
+
+
+class World:
+    """`operate` runs the operator until it has nothing more to do; `settle` lets the rest of the cluster catch up."""
+
+    def __init__(self) -> None:
+        self.store, self.recorder = Store(), Recorder()
+        self.kube = FakeKube(self.store)
+        self.config = Config(fetcher_image=IMAGE)
+        self.store.create(CLUSTER_SERVING_RUNTIME, runtime(), manager="helm")
+        self.store.watch(self._deliver)
+        self.restart()
+
+    def restart(self) -> None:
+        """A new operator process: nothing remembered, everything listed anew."""
+        self.kube = FakeKube(self.store)
+        self.cache = Cache()
+        for kind in WATCHED:
+            for manifest in self.store.list(kind):
+                self.cache.put(kind, manifest)
+        self.reconciler = Reconciler(
+            kube=self.kube, cache=self.cache, events=self.recorder, config=self.config, clock=lambda: self.store.now
+        )
+
+    def _deliver(self, type_: str, kind: Kind, manifest: Manifest) -> None:
+        (self.cache.remove if type_ == "DELETED" else self.cache.put)(kind, manifest)
+
+    def user_applies(self, manifest: Manifest) -> None:
+        meta = manifest["metadata"]
+        if self.store.get(INFERENCE_SERVICE, meta["namespace"], meta["name"]) is None:
+            self.store.create(INFERENCE_SERVICE, manifest, manager="kubectl")
+            return
+
+        def change(live: Manifest) -> None:
+            live["spec"] = deepcopy(manifest["spec"])
+
+        self.store.edit(INFERENCE_SERVICE, meta["namespace"], meta["name"], change, manager="kubectl")
+
+    async def operate(self, key: Key = KEY, *, tries: int = 30) -> None:
+        for _ in range(tries):
+            before = len(self.kube.writes)
+            try:
+                await self.reconciler(key)
+            except KubeError:
+                continue
+            if len(self.kube.writes) == before:
+                return
+        raise AssertionError(f"the operator still writes after {tries} reconciles: {self.kube.writes[-5:]}")
+
+    def wait(self, seconds: float) -> None:
+        self.store.now += timedelta(seconds=seconds)
+
+    async def converge(self, key: Key = KEY) -> None:
+        """Operator and cluster in turns until nothing moves, drains included."""
+        for _ in range(4):
+            await self.operate(key)
+            controllers.gc(self.store)
+            controllers.settle(self.store)
+            self.wait(6)
+        await self.operate(key)
+
+    @property
+    def status(self) -> Manifest:
+        found = self.store.get(INFERENCE_SERVICE, *KEY)
+        assert found is not None
+        status: Manifest = found.get("status", {})
+        return status
+
+    def condition(self, kind: str) -> Manifest:
+        return next((c for c in self.status["conditions"] if c["type"] == kind), {})
+
+    def names(self, kind: Kind) -> list[str]:
+        return [manifest["metadata"]["name"] for manifest in self.store.list(kind, "team")]
+
+    def get(self, kind: Kind, name: str) -> Manifest:
+        found = self.store.get(kind, "team", name)
+        assert found is not None, f"{kind.kind} {name} does not exist; there are {self.names(kind)}"
+        return found
+
+    def picture(self) -> dict[str, Any]:
+        """Everything that counts for "the same end state": names, specs, and the status without its times."""
+        kinds = (CONTROLLER_REVISION, DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)
+        children = {
+            (kind.kind, m["metadata"]["name"]): (_stable_spec(m), m.get("data"), m["metadata"]["labels"])
+            for kind in kinds
+            for m in self.store.list(kind, "team")
+        }
+        return {"children": children, "status": dict(_timeless(self.status))}
+
+
+def _stable_spec(manifest: Manifest) -> Manifest:
+    """Spec without the addresses that the API server hands out."""
+    return {field: value for field, value in manifest.get("spec", {}).items() if not field.startswith("clusterIP")}
+
+
+def _timeless(status: Manifest) -> Iterator[tuple[str, Any]]:
+    for field, value in status.items():
+        if field == "conditions":
+            yield field, [{k: v for k, v in c.items() if k != "lastTransitionTime"} for c in value]
+        elif field == "rollout":
+            yield field, value["phase"]
+        elif field != "history":
+            yield field, value
