@@ -58,8 +58,15 @@ DURATION_RULE = rule(
     says="'must be a duration such as 500ms, 10s or 1m30s, not \"' + self + '\"'",
 )
 
-# An int-or-string may not carry a `type`; the rules of the enclosing map check the text.
-Quantity = Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32})]
+# An int-or-string may not carry a `type`, so its text is checked by CEL.
+QUANTITY_RULE = rule(
+    "type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0",
+    says="'must be a quantity such as 2, 500m or 8Gi, not \"' + string(self) + '\"'",
+)
+Quantity = Annotated[
+    int | str,
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": [QUANTITY_RULE]}),
+]
 
 SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600)}
 
