@@ -1,7 +1,8 @@
-{{/* Call with (list . ARGUMENTS): the spec of a pod that runs files/check.py with them. */}}
-{{- define "slipway.checkPod" -}}
+{{/* Call with (list . ACCOUNT ACTIONS): the spec of a pod that runs files/hook.py with these actions. */}}
+{{- define "slipway.hookPod" -}}
 {{- $root := index . 0 -}}
 restartPolicy: Never
+serviceAccountName: {{ index . 1 }}
 automountServiceAccountToken: true
 enableServiceLinks: false
 securityContext: {{- include "slipway.podSecurity" $root | nindent 2 }}
@@ -15,7 +16,7 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 containers:
-- name: check
+- name: hook
   image: {{ include "slipway.image" (list $root $root.Values.image) }}
   imagePullPolicy: {{ $root.Values.image.pullPolicy }}
   terminationMessagePolicy: FallbackToLogsOnError
@@ -26,8 +27,8 @@ containers:
   command: [python, -c]
   args:
   - |
-{{ $root.Files.Get "files/check.py" | indent 4 }}
-  {{- range index . 1 }}
-  - {{ . }}
+{{ $root.Files.Get "files/hook.py" | trim | indent 4 }}
+  {{- range index . 2 }}
+  - {{ . | squote }}
   {{- end }}
 {{- end -}}
