@@ -1,0 +1,160 @@
+"""The runtime's settings: every one a flag and a variable, the flag wins. The only place defaults live.
+
+Refuses what is out of range with a sentence that names the flag, the value and what is allowed (exit 78).
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+from slipway_runtime.errors import BadConfig
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    model: str
+    """A file, a folder that holds one, or sample://NAME."""
+    name: str
+    """The model's name in URLs; empty = from its config.json, else from the path."""
+    format: str
+    host: str
+    """Address to listen on; empty = all, IPv4 and IPv6."""
+    http_port: int
+    grpc_port: int
+    concurrency: int
+    """Requests given to the model at once; 0 = as many as it can use, which is one in this version."""
+    max_queue: int
+    """Requests that may wait for the model; one more is refused."""
+    timeout_s: float
+    """Longest time for one request, waiting included."""
+    max_body_bytes: int
+    idle_timeout_s: float
+    """A connection on which nothing is asked for this long is closed."""
+    drain_timeout_s: float
+    """After SIGTERM: the longest time until the process ends, whatever is still running."""
+    drain_idle_s: float
+    """After SIGTERM: it ends earlier once nothing has been asked for this long."""
+    device: str
+    threads: int
+    """CPU threads of one forward pass; 0 = the CPU limit of the container."""
+    log_level: str
+    log_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    flag: str
+    env: str
+    default: Any
+    read: Callable[[str], Any]
+    allowed: str
+    help: str
+
+
+def _whole(low: int, high: int) -> tuple[Callable[[str], int], str]:
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return read, f"a whole number from {low} to {high}"
+
+
+def _seconds(low: float, high: float) -> tuple[Callable[[str], float], str]:
+    def read(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and low <= value <= high):
+            raise ValueError
+        return value
+
+    return read, f"a number of seconds from {low:g} to {high:g}"
+
+
+def _one_of(*words: str) -> tuple[Callable[[str], str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return read, f"one of {', '.join(words)}"
+
+
+def _name(text: str) -> str:
+    if "/" in text or len(text) > 253 or not text.isprintable():
+        raise ValueError
+    return text
+
+
+_OPTIONS: dict[str, _Option] = {
+    "model": _Option("--model", "SLIPWAY_MODEL_PATH", "", str, "a path", "file, folder, or sample://NAME"),
+    "name": _Option("--name", "SLIPWAY_MODEL_NAME", "", _name, "a name without '/'", "name of the model in URLs"),
+    "format": _Option(
+        "--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", "torchscript", "torch-export"), "kind of file"
+    ),
+    "host": _Option("--host", "SLIPWAY_HOST", "", str, "an address", "address to listen on (default: all)"),
+    "http_port": _Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *_whole(0, 65535), "REST; 0 = any free port"),
+    "grpc_port": _Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *_whole(0, 65535), "gRPC; 0 = any free port"),
+    "concurrency": _Option(
+        "--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", 0, *_whole(0, 100_000), "requests with the model at once"
+    ),
+    "max_queue": _Option("--max-queue", "SLIPWAY_MAX_QUEUE", 1000, *_whole(0, 1_000_000), "requests that may wait"),
+    "timeout_s": _Option("--timeout", "SLIPWAY_TIMEOUT_S", 60.0, *_seconds(0.001, 86_400), "seconds for one request"),
+    "max_body_bytes": _Option(
+        "--max-body-bytes", "SLIPWAY_MAX_BODY_BYTES", 64 * MIB, *_whole(1, 2**31 - 1), "largest request"
+    ),
+    "idle_timeout_s": _Option(
+        "--idle-timeout", "SLIPWAY_IDLE_TIMEOUT_S", 75.0, *_seconds(0.1, 86_400), "close quiet connections after"
+    ),
+    "drain_timeout_s": _Option(
+        "--drain-timeout", "SLIPWAY_DRAIN_TIMEOUT_S", 30.0, *_seconds(0, 86_400), "after SIGTERM, end within"
+    ),
+    "drain_idle_s": _Option(
+        "--drain-idle", "SLIPWAY_DRAIN_IDLE_S", 1.0, *_seconds(0, 3_600), "after SIGTERM, end when quiet for"
+    ),
+    "device": _Option("--device", "SLIPWAY_DEVICE", "auto", *_one_of("auto", "cpu", "cuda"), "where the model runs"),
+    "threads": _Option("--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit"),
+    "log_level": _Option(
+        "--log-level", "SLIPWAY_LOG_LEVEL", "info", *_one_of("debug", "info", "warning", "error"), "least severity"
+    ),
+    "log_format": _Option("--log-format", "SLIPWAY_LOG_FORMAT", "json", *_one_of("json", "text"), "form of the log"),
+}
+assert set(_OPTIONS) == {f.name for f in fields(Settings)}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadConfig(f"{message}; 'slipway-runtime serve --help' lists what there is")
+
+
+def read_settings(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the arguments after the program's name, `serve` first.
+
+    Raises:
+        BadConfig: for anything unknown or out of range.
+    """
+    parser = _Parser(prog="slipway-runtime", description="Serve a PyTorch model by the Open Inference Protocol.")
+    serve = parser.add_subparsers(required=True, metavar="serve").add_parser("serve", help="serve one model")
+    for key, option in _OPTIONS.items():
+        text = f"{option.help} [{option.env}, default: {option.default!r}]"
+        serve.add_argument(option.flag, dest=key, metavar=key.upper(), help=text)
+    given = vars(parser.parse_args(list(argv)))
+    settings = Settings(**{key: _value(option, given[key], env) for key, option in _OPTIONS.items()})
+    if not settings.model:
+        raise BadConfig("no model is named; give --model PATH (or SLIPWAY_MODEL_PATH)")
+    return settings
+
+
+def _value(option: _Option, given: str | None, env: Mapping[str, str]) -> Any:
+    where, text = (option.flag, given) if given is not None else (option.env, env.get(option.env))
+    if text is None or (text == "" and given is None):
+        return option.default
+    try:
+        return option.read(text)
+    except ValueError:
+        raise BadConfig(f"{where} is '{text[:80]}', must be {option.allowed}") from None
