@@ -35,3 +35,47 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@$(LOCK) pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
 
 .PHONY: help venv lock
+
+PY := $(BIN)/python
+
+generate: $(VENV)/done ## write the CRDs from the models
+	@$(PY) -m slipway.crdgen crds charts/slipway/files/crds
+
+format: $(VENV)/done ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+HELM = $(shell PYTHONPATH=. $(PY) -m e2e.cluster tool helm)
+check: $(VENV)/done ## format, lint, types, import layers, generated files, chart
+	@$(BIN)/ruff format --check --quiet . || (echo "run: make format"; false)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary operator/slipway runtime/slipway_runtime tests e2e
+	@$(BIN)/pyright --level error > $(SLIPWAY_CACHE)/pyright.log || (cat $(SLIPWAY_CACHE)/pyright.log; false)
+	@$(BIN)/lint-imports --no-logo > $(SLIPWAY_CACHE)/imports.log || (cat $(SLIPWAY_CACHE)/imports.log; false)
+	@$(PY) -m slipway.crdgen --check crds charts/slipway/files/crds
+	@$(HELM) lint --quiet --strict charts/slipway
+	@echo "check: all well"
+
+up: $(VENV)/done ## the cluster, with Slipway installed
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.install
+
+down: $(VENV)/done ## all of it gone
+	@PYTHONPATH=. $(PY) -m e2e.cluster down
+
+demo: $(VENV)/done ## the tour: install, predict, change the model, make a mistake
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.demo
+
+K ?=
+e2e: $(VENV)/done ## scenarios on the cluster; K=name picks some
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m pytest e2e $(if $(K),-k "$(K)")
+
+test: check ## everything that must hold
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.everything
+
+test-full: export SLIPWAY_FULL := 1
+test-full: test ## the same with the full counts
+
+N ?= 300
+bench-control: $(VENV)/done ## the operator under N services
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.control --services $(N)
+
+.PHONY: generate format check up down demo e2e test test-full bench-control

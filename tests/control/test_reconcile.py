@@ -96,7 +96,9 @@ async def test_a_version_change_switches_when_ready_and_then_removes_the_old(rea
             "sample 'x' does not exist; there are: hello",
             id="missing",
         ),
-        pytest.param(Failure(exit_code=65, message="m.pt is no model"), "ModelInvalid", "m.pt is no model", id="corrupt"),
+        pytest.param(
+            Failure(exit_code=65, message="m.pt is no model"), "ModelInvalid", "m.pt is no model", id="corrupt"
+        ),
         pytest.param(
             Failure(exit_code=137, reason="OOMKilled"),
             "OutOfMemory",
@@ -287,8 +289,15 @@ async def test_a_foreign_service_of_that_name_is_a_conflict_and_stays_untouched(
 @pytest.mark.parametrize(
     ("model", "reason", "words"),
     [
-        pytest.param({"runtime": "nope"}, "RuntimeNotFound", "no runtime 'nope'; there are: slipway-pytorch", id="runtime"),
-        pytest.param({"modelFormat": {"name": "onnx"}}, "NoSupportingRuntime", "no runtime supports model format 'onnx'", id="format"),
+        pytest.param(
+            {"runtime": "nope"}, "RuntimeNotFound", "no runtime 'nope'; there are: slipway-pytorch", id="runtime"
+        ),
+        pytest.param(
+            {"modelFormat": {"name": "onnx"}},
+            "NoSupportingRuntime",
+            "no runtime supports model format 'onnx'",
+            id="format",
+        ),
     ],
 )
 async def test_a_spec_that_cannot_be_honoured_leaves_the_last_good_one_serving(
@@ -376,7 +385,9 @@ async def _writes_of_the_story() -> tuple[int, dict[str, Any]]:
     return len(world.kube.writes), world.picture()
 
 
-@pytest.mark.parametrize("fault", [faults.crash_before, faults.crash_after, faults.lost, faults.reply_lost, faults.conflict])
+@pytest.mark.parametrize(
+    "fault", [faults.crash_before, faults.crash_after, faults.lost, faults.reply_lost, faults.conflict]
+)
 async def test_whatever_happens_to_any_write_the_end_is_the_same(fault: Any) -> None:
     count, expected = await _writes_of_the_story()
     for k in range(count):
@@ -384,7 +395,7 @@ async def test_whatever_happens_to_any_write_the_end_is_the_same(fault: Any) -> 
         pending = fault(k)
         seen = 0
 
-        def once(index: int, call: faults.Call, pending: Any = pending) -> faults.Fault | None:
+        def once(index: int, call: faults.Call, pending: faults.Faults = pending) -> faults.Fault | None:
             nonlocal seen
             seen += 1
             return pending(seen - 1, call)

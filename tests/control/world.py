@@ -1,9 +1,9 @@
 """A small cluster for one operator: the fake API server, its watch wired to the cache, a clock that tests move."""
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from copy import deepcopy
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from slipway.api.manifest import Key, Manifest
 from slipway.api.names import API_VERSION
@@ -25,6 +25,7 @@ from tests.fake import controllers
 from tests.fake.client import FakeKube
 from tests.fake.store import Store
 
+T = TypeVar("T")
 KEY: Key = ("team", "hello")
 IMAGE = "slipway/runtime:1"
 WATCHED = (
@@ -58,11 +59,21 @@ def runtime(image: str = IMAGE, **spec: Any) -> Manifest:
     }
 
 
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing but its turn, as everything does here: no event loop is needed."""
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
 class Recorder:
     def __init__(self) -> None:
         self.events: list[tuple[str, str, str]] = []
 
-    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None:  # noqa: ARG002
+    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None:
         self.events.append((type_, reason, note))
 
     @property

@@ -40,7 +40,10 @@ class Events(Protocol):
 
 @dataclass(slots=True)
 class Notes:
-    """What the API server's answers told about one service. `foreign` and `refused` hold until a time (epoch seconds)."""
+    """What the API server's answers told about one service.
+
+    `foreign` and `refused` hold until a time (epoch seconds).
+    """
 
     uid: str
     generation: int = 0

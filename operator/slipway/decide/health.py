@@ -121,7 +121,7 @@ def _rollout_healthy(seen: Situation) -> Condition:
 
 def _scaling_active(seen: Situation) -> Condition:
     wanted = seen.replicas(seen.serving) if seen.serving else 0
-    return _condition(Type.SCALING_ACTIVE, True, Reason.FIXED_REPLICAS, f"{wanted} replicas are kept")
+    return _condition(Type.SCALING_ACTIVE, True, Reason.FIXED_REPLICAS, f"replicas kept: {wanted}")
 
 
 def _update_available(seen: Situation) -> Condition:

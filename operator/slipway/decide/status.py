@@ -114,7 +114,7 @@ def _revision(seen: Situation, name: str) -> RevisionStatus:
     record = seen.records.get(name)
     return RevisionStatus(
         name=name,
-        role="Stable" if name == seen.serving else "Previous" if name == seen.previous else "Candidate",
+        role="Stable" if name == _stable_now(seen) else "Previous" if name == seen.previous else "Candidate",
         storage_uri=record.storage_uri if record else "",
         replicas=seen.replicas(name),
         ready=seen.ready(name),

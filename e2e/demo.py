@@ -1,0 +1,127 @@
+"""The tour: from nothing to a prediction, a new model version and a refused mistake. `make demo`
+
+Every step prints the command it runs, what came back and the seconds it took; you can type the same commands. The
+cluster stays up afterwards.
+"""
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from e2e.cluster import ALL, OPERATOR, RUNTIME, Busy, Cluster, ClusterError, choose, hold
+
+NAMESPACE = "demo"
+HTTP, GRPC = 18080, 18001
+BODY = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}'
+TRITONCLIENT = """
+import numpy, tritonclient.{protocol} as client
+x = client.InferInput("x", [1, 4], "FP32"); x.set_data_from_numpy(numpy.array([[1, 2, 3, 4]], dtype=numpy.float32))
+print(client.InferenceServerClient("127.0.0.1:{port}").infer("hello", [x]).as_numpy("y"))
+"""
+
+
+class Tour:
+    def __init__(self, cluster: Cluster) -> None:
+        paths = f"{cluster.kubectl.parent}:{os.environ['PATH']}"
+        self.env = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": paths}
+        self.started = time.monotonic()
+
+    def step(self, what: str, command: str, *, fails: bool = False) -> str:
+        """Run one command as a person would; a result other than the expected one ends the tour."""
+        print(f"\n\033[1m{what}\033[0m\n$ {command}", flush=True)
+        began = time.monotonic()
+        done = subprocess.run(command, shell=True, env=self.env, text=True, capture_output=True, check=False)  # noqa: S602
+        output = (done.stdout + done.stderr).rstrip()
+        print("\n".join(f"  {line}" for line in output.splitlines()))
+        print(f"  ({time.monotonic() - began:.1f} s)", flush=True)
+        if (done.returncode != 0) != fails:
+            raise SystemExit(f"the last command ended with {done.returncode}; the tour stops here")
+        return output
+
+    def expect(self, text: str, output: str) -> None:
+        if text not in output:
+            raise SystemExit(f"expected {text!r} in the answer above; the tour stops here")
+
+    @contextlib.contextmanager
+    def forwarded(self) -> Iterator[None]:
+        """The service's address on this machine, as `kubectl port-forward` gives it."""
+        command = f"kubectl -n {NAMESPACE} port-forward service/hello {HTTP}:80 {GRPC}:8001"
+        print(f"\n\033[1mReach the service from this machine\033[0m\n$ {command} &", flush=True)
+        forward = subprocess.Popen(shlex.split(command), env=self.env, stdout=subprocess.DEVNULL)
+        try:
+            _wait_for_port(HTTP)
+            yield
+        finally:
+            forward.terminate()
+            forward.wait()
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"nothing answers on port {port} after 15 s")
+
+
+def predictions(tour: Tour, answer: str) -> None:
+    url = f"http://127.0.0.1:{HTTP}/v2/models/hello/infer"
+    tour.expect(answer, tour.step("Predict by curl (JSON)", f"curl -sS {url} -d {shlex.quote(BODY)}"))
+    for protocol, port in (("http", HTTP), ("grpc", GRPC)):
+        script = shlex.quote(TRITONCLIENT.format(protocol=protocol, port=port).strip())
+        output = tour.step(f"Predict by tritonclient ({protocol})", f"{sys.executable} -c {script}")
+        tour.expect(answer.split(",", maxsplit=1)[0].removesuffix(".0"), output)
+
+
+def walk(tour: Tour) -> None:
+    install = (
+        "helm upgrade --install slipway charts/slipway --namespace slipway-system --create-namespace --wait"
+        f" --set image.tag={OPERATOR.tag} --set runtime.image.tag={RUNTIME.tag}"
+    )
+    kubectl = f"kubectl -n {NAMESPACE}"
+    tour.step("Install Slipway", install)
+    tour.step("A namespace", f"kubectl create namespace {NAMESPACE} --dry-run=client -o yaml | kubectl apply -f -")
+    tour.step("Serve a model", f"{kubectl} apply -f examples/hello.yaml")
+    tour.step("Wait until it answers", f"{kubectl} wait infsvc/hello --for=condition=Ready --timeout=120s")
+    print(f"\n  first Ready {time.monotonic() - tour.started:.1f} s after the tour began")
+    with tour.forwarded():
+        predictions(tour, "3.0,5.0,7.0,9.0")
+    tour.step("The next version of the model", f"{kubectl} apply -f examples/hello-v2.yaml")
+    settled = "--for=jsonpath='{.status.rollout.phase}'=Healthy --timeout=120s"
+    tour.step(
+        "It takes over when it is ready",
+        f"{kubectl} wait infsvc/hello --for=jsonpath='{{.status.observedGeneration}}'=2",
+    )
+    tour.step("... and the old one goes", f"{kubectl} wait infsvc/hello {settled}")
+    with tour.forwarded():
+        predictions(tour, "103.0,105.0,107.0,109.0")
+    tour.step("What it looks like now", f"{kubectl} get infsvc,deployments,services,pods")
+    history = "'{range .status.history[*]}{.time}  {.reason}  {.message}{\"\\n\"}{end}'"
+    tour.step("What was decided, and why", f"{kubectl} get infsvc hello -o jsonpath={history}")
+    tour.step("A wrong spec is refused, with reasons", f"{kubectl} apply -f examples/wrong.yaml", fails=True)
+
+
+def main() -> int:
+    try:
+        with hold("demo"):
+            provider = choose()
+            provider.up()
+            provider.load(ALL)
+            tour = Tour(provider.cluster())
+            walk(tour)
+    except (Busy, ClusterError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"\nDone in {time.monotonic() - tour.started:.0f} s. The cluster stays up; `make down` removes it. To go on:")
+    print(f"  export KUBECONFIG={tour.env['KUBECONFIG']} PATH={provider.cluster().kubectl.parent}:$PATH")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

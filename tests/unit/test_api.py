@@ -1,0 +1,78 @@
+"""The schema and its generator."""
+
+import json
+import operator
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from slipway import crdgen
+from slipway.api.schema import seconds
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_operator_directory_does_not_shadow_the_standard_library() -> None:
+    assert ROOT not in Path(str(operator.__file__)).parents
+    assert not (ROOT / "operator/__init__.py").exists()
+    assert not (ROOT / "runtime/__init__.py").exists()
+
+
+@pytest.mark.parametrize(("text", "expected"), [("10s", 10), ("1m30s", 90), ("500ms", 0.5), ("1h", 3600)])
+def test_durations(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@given(st.text(max_size=8).filter(lambda text: not re.fullmatch(r"([0-9]+(ms|s|m|h))+", text)))
+def test_anything_else_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a duration such as"):
+        seconds(text)
+
+
+def test_crds_are_as_committed() -> None:
+    for name, text in crdgen.render().items():
+        assert (ROOT / "crds" / name).read_text() == text, "run: make generate"
+
+
+def _nodes(node: Any, path: str = "") -> Any:
+    if isinstance(node, dict):
+        yield path, node
+        for key, child in node.items():
+            yield from _nodes(child, f"{path}.{key}")
+    elif isinstance(node, list):
+        for child in node:
+            yield from _nodes(child, f"{path}[]")
+
+
+@pytest.mark.parametrize("manifest", crdgen.all_crds(), ids=lambda manifest: manifest["spec"]["names"]["kind"])
+def test_every_field_is_described_and_bounded(manifest: Any) -> None:
+    """An unbounded list or string is an unbounded cost of validation, and of everything after it."""
+    schema = manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert len(json.dumps(manifest)) < crdgen.SIZE_MAX
+    for path, node in _nodes(schema["properties"]["spec"], "spec"):
+        kind = node.get("type")
+        if kind == "string" and "enum" not in node:
+            assert "maxLength" in node, path
+        if kind == "array":
+            assert "maxItems" in node, path
+        if kind == "object" and "additionalProperties" in node:
+            assert "maxProperties" in node, path
+        if kind == "integer":
+            assert {"minimum", "maximum"} <= node.keys(), path
+        for name, child in node.get("properties", {}).items() if isinstance(node.get("properties"), dict) else ():
+            assert child.get("description"), f"{path}.{name} has no description"
+
+
+class _Either(BaseModel):
+    value: int | list[str]
+
+
+def test_what_is_not_structural_is_refused() -> None:
+    schema = _Either.model_json_schema()
+    with pytest.raises(ValueError, match="a union is not structural"):
+        crdgen.structural(schema, schema.get("$defs", {}), "x")
