@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from slipway.api.manifest import Manifest
-from slipway.api.names import GROUP
 from slipway.kube.errors import NotFound
 from slipway.kube.kinds import Kind
 
@@ -90,6 +89,6 @@ def _item(kind: Kind, obj: Manifest, metadata_only: bool) -> Manifest:
     """An object as it stands in a list: built-in kinds come without apiVersion and kind there."""
     if metadata_only:
         return {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": obj["metadata"]}
-    if kind.group == GROUP:
+    if "." in kind.group and not kind.group.endswith(".k8s.io"):
         return obj
     return {name: value for name, value in obj.items() if name not in {"apiVersion", "kind"}}

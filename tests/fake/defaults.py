@@ -9,6 +9,8 @@ from ipaddress import IPv4Address
 
 from slipway.api.manifest import Manifest
 
+from . import crds
+
 
 def complete(obj: Manifest, serial: int) -> None:
     """Fill in the defaults of `obj`'s kind; `serial` makes what the server allocates (cluster IPs) unique."""
@@ -16,6 +18,8 @@ def complete(obj: Manifest, serial: int) -> None:
         _service(obj, serial)
     elif obj["kind"] in _DEFAULTS:
         _DEFAULTS[obj["kind"]](obj)
+    elif obj["kind"] in crds.schemas():
+        crds.fill(obj, crds.schemas()[obj["kind"]])
 
 
 def _fill(target: Manifest, defaults: Manifest) -> None:
@@ -54,6 +58,8 @@ def _service(obj: Manifest, serial: int) -> None:
 
 def _pod(obj: Manifest) -> None:
     _pod_spec(obj["spec"])
+    for container in obj["spec"].get("initContainers", []) + obj["spec"]["containers"]:
+        _requests(container["resources"])
     _fill(obj["spec"], {"enableServiceLinks": True, "preemptionPolicy": "PreemptLowerPriority", "priority": 0})
 
 
@@ -96,11 +102,10 @@ def _container(container: Manifest) -> None:
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if name in container:
             _probe(container[name])
-    _requests(container["resources"])
 
 
 def _requests(resources: Manifest) -> None:
-    """A limit without a request is the request too."""
+    """A limit without a request is the request too: in pods, not in templates."""
     if resources.get("limits"):
         _fill(resources.setdefault("requests", {}), resources["limits"])
 

@@ -10,12 +10,17 @@ _IMMUTABLE = {"ControllerRevision": ("data",), "Deployment": ("spec", "selector"
 _ALLOCATED = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
 
 
-def check_preconditions(kind: Kind, live: Manifest, body: Manifest) -> None:
-    """A uid or resourceVersion in the body must be the live one."""
-    for field in ("uid", "resourceVersion"):
+def check_preconditions(kind: Kind, live: Manifest, body: Manifest, *, subresource: str = "") -> None:
+    """A uid or resourceVersion in the body must be the live one; on /status nobody looks at the uid."""
+    for field in ("resourceVersion",) if subresource else ("uid", "resourceVersion"):
         asked, found = body["metadata"].get(field), live["metadata"][field]
         if asked and asked != found:
             raise Conflict(f'{kind.plural} "{live["metadata"]["name"]}": {field} {asked} was asked for, is {found}')
+
+
+def check_apply(body: Manifest) -> None:
+    if body["metadata"].get("managedFields"):
+        raise Invalid(f'{body["kind"]} "{body["metadata"]["name"]}": metadata.managedFields must be nil')
 
 
 def keep_server_fields(live: Manifest, body: Manifest) -> Manifest:

@@ -76,7 +76,7 @@ class Store:
     def replace(self, kind: Kind, body: Manifest, *, manager: str = "test", subresource: str = "") -> Manifest:
         """PUT: the object becomes the body; a uid or resourceVersion in it must be the live one."""
         live = self._live(kind, _name(kind, body))
-        rules.check_preconditions(kind, live.obj, body)
+        rules.check_preconditions(kind, live.obj, body, subresource=subresource)
         after = rules.keep_server_fields(live.obj, _part(live.obj, body, subresource))
         return self._update(kind, live, after, Owner(manager, "Update", subresource))
 
@@ -97,12 +97,13 @@ class Store:
 
     def apply(self, kind: Kind, body: Manifest, *, manager: str, subresource: str = "") -> Manifest:
         """Server-side apply by force; creates what is missing unless the body says which uid it means."""
+        rules.check_apply(body)
         name = _name(kind, body)
         stored = self._objects.get(kind, {}).get(name)
         writer = Owner(manager, "Apply", subresource)
         if stored is None:
             return self._apply_new(kind, name, body, writer)
-        rules.check_preconditions(kind, stored.obj, body)
+        rules.check_preconditions(kind, stored.obj, body, subresource=subresource)
         part = _without_nulls(_only(body, subresource) if subresource else _without_status(body))
         merged, owners = ownership.after_apply(stored.obj, part, stored.owners, writer)
         merged["metadata"] = {**merged["metadata"], **_identity(stored.obj)}
