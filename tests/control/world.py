@@ -97,7 +97,7 @@ class World:
         self.kube = FakeKube(self.store)
         self.cache = Cache()
         for kind in WATCHED:
-            for manifest in self.store.list(kind):
+            for manifest in drive(self.kube.list(kind, None)):
                 self.cache.put(kind, manifest)
         self.reconciler = Reconciler(
             kube=self.kube, cache=self.cache, events=self.recorder, config=self.config, clock=lambda: self.store.now
