@@ -13,8 +13,8 @@ import yaml
 from slipway.api.manifest import Manifest
 from slipway.kube.auth import Server
 from slipway.kube.client import Kube, KubeClient
-from slipway.kube.errors import KubeError
-from slipway.kube.kinds import DEPLOYMENT, Kind
+from slipway.kube.errors import Conflict, KubeError
+from slipway.kube.kinds import Kind
 from tests.fake import FakeKube, controllers
 
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
@@ -44,18 +44,21 @@ class Cluster:
             assert time.monotonic() < deadline, "the cluster has not got there in time"
             await asyncio.sleep(0.05)
 
-    async def settled(self, name: str) -> Manifest:
-        """The Deployment once its controller has seen it; from then on only the test writes to it."""
+    async def edit(self, kind: Kind, name: str, change: Callable[[Manifest], object], *, manager: str) -> Manifest:
+        """Read, change, replace; again while a controller writes in between, as `kubectl edit` has people do."""
+        done: list[Manifest] = []
 
-        async def is_settled() -> bool:
-            live = await self.read(DEPLOYMENT, name)
-            return isinstance(self.kube, FakeKube) or (
-                live.get("status", {}).get("observedGeneration") == live["metadata"]["generation"]
-                and any(c["reason"] == "NewReplicaSetAvailable" for c in live["status"].get("conditions", []))
-            )
+        async def is_done() -> bool:
+            body = await self.read(kind, name)
+            change(body)
+            try:
+                done.append(await self.kube.replace(kind, body, manager=manager))
+            except Conflict:
+                return False
+            return True
 
-        await self.until(is_settled)
-        return await self.read(DEPLOYMENT, name)
+        await self.until(is_done)
+        return done[0]
 
 
 @asynccontextmanager

@@ -116,11 +116,13 @@ async def test_what_the_creator_owns_stays_when_the_applier_leaves_it_out(cluste
 
 async def test_what_somebody_added_stays(cluster: Cluster) -> None:
     await created(cluster)
-    live = await cluster.settled("d")
-    live["metadata"]["annotations"] = live["metadata"].get("annotations", {}) | {"theirs": "1"}
-    objects.container(live)["env"].append({"name": "THEIRS", "value": "1"})
-    live["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "side:1"})
-    await cluster.kube.replace(DEPLOYMENT, live, manager="kubectl-edit")
+
+    def change(live: Manifest) -> None:
+        live["metadata"]["annotations"] = live["metadata"].get("annotations", {}) | {"theirs": "1"}
+        objects.container(live)["env"].append({"name": "THEIRS", "value": "1"})
+        live["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "side:1"})
+
+    await cluster.edit(DEPLOYMENT, "d", change, manager="kubectl-edit")
     live = await cluster.kube.apply(DEPLOYMENT, objects.applied(objects.deployment(cluster)), manager="slipway")
     assert objects.env(live) == {"A": "1", "THEIRS": "1"}
     assert live["metadata"]["annotations"]["theirs"] == "1"
@@ -129,9 +131,11 @@ async def test_what_somebody_added_stays(cluster: Cluster) -> None:
 
 async def test_what_somebody_changed_is_taken_back(cluster: Cluster) -> None:
     await created(cluster)
-    live = await cluster.settled("d")
-    objects.container(live)["image"] = "theirs:1"
-    live = await cluster.kube.replace(DEPLOYMENT, live, manager="kubectl-edit")
+
+    def change(live: Manifest) -> None:
+        objects.container(live)["image"] = "theirs:1"
+
+    live = await cluster.edit(DEPLOYMENT, "d", change, manager="kubectl-edit")
     image = ("f:spec", "f:template", "f:spec", "f:containers", 'k:{"name":"model"}', "f:image")
     assert objects.owners_of(live, *image) == {("kubectl-edit", "Update", "")}
     live = await cluster.kube.apply(DEPLOYMENT, objects.applied(objects.deployment(cluster)), manager="slipway")
@@ -141,9 +145,10 @@ async def test_what_somebody_changed_is_taken_back(cluster: Cluster) -> None:
 
 async def test_what_somebody_removed_comes_back(cluster: Cluster) -> None:
     await created(cluster, env={"A": "1", "B": "2"})
-    live = await cluster.settled("d")
-    objects.container(live)["env"].pop(0)
-    await cluster.kube.replace(DEPLOYMENT, live, manager="kubectl-edit")
+    live = await cluster.edit(
+        DEPLOYMENT, "d", lambda live: objects.container(live)["env"].pop(0), manager="kubectl-edit"
+    )
+    assert objects.env(live) == {"B": "2"}
     body = objects.applied(objects.deployment(cluster, env={"A": "1", "B": "2"}))
     live = await cluster.kube.apply(DEPLOYMENT, body, manager="slipway")
     assert objects.env(live) == {"A": "1", "B": "2"}

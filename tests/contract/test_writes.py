@@ -2,6 +2,7 @@
 
 import pytest
 
+from slipway.api.manifest import Manifest
 from slipway.kube.errors import Conflict, Invalid, NotFound
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, SERVICE
 from tests.contract import objects
@@ -12,14 +13,17 @@ REPLICAS = ("f:spec", "f:replicas")
 
 async def test_a_replace_removes_what_somebody_added(cluster: Cluster) -> None:
     await cluster.kube.create(DEPLOYMENT, objects.deployment(cluster), manager="slipway-scaling")
-    live = await cluster.settled("d")
-    objects.container(live)["env"].append({"name": "THEIRS", "value": "1"})
-    live["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "side:1"})
-    await cluster.kube.replace(DEPLOYMENT, live, manager="kubectl-edit")
-    live = await cluster.settled("d")
-    body = objects.deployment(cluster)
-    body["metadata"] |= {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
-    live = await cluster.kube.replace(DEPLOYMENT, body, manager="slipway")
+
+    def add(live: Manifest) -> None:
+        objects.container(live)["env"].append({"name": "THEIRS", "value": "1"})
+        live["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "side:1"})
+
+    await cluster.edit(DEPLOYMENT, "d", add, manager="kubectl-edit")
+
+    def put_right(live: Manifest) -> None:
+        live["spec"] = objects.deployment(cluster)["spec"]
+
+    live = await cluster.edit(DEPLOYMENT, "d", put_right, manager="slipway")
     assert objects.env(live) == {"A": "1"}
     assert [c["name"] for c in live["spec"]["template"]["spec"]["containers"]] == ["model"]
 
