@@ -47,13 +47,20 @@ async def children(cluster: Cluster, uri: str) -> list[tuple[Kind, Manifest]]:
     container = RuntimeContainer.model_validate(CONTAINER)
     template = resources.pod_template("hello", predictor, container, "runtime:1", "fetcher:1")
     record = Record("hello-0123456789", 1, "0123456789", "slipway-pytorch", uri, template)
-    return [
+    made = [
         (CONTROLLER_REVISION, resources.record(owner, record)),
         (DEPLOYMENT, resources.deployment(owner, record, 0)),
         (SERVICE, resources.revision_service(owner, record.name)),
         (SERVICE, resources.address(owner, record.name)),
         (POD_DISRUPTION_BUDGET, resources.budget(owner)),
     ]
+    for _, body in made:  # an owner that exists, or the garbage collector comes in between
+        body["metadata"]["ownerReferences"][0] |= {
+            "apiVersion": "apps/v1",
+            "kind": "ControllerRevision",
+            "name": "maker",
+        }
+    return made
 
 
 @pytest.mark.parametrize("uri", ["pvc://claim/models/a", "sample://hello"])
