@@ -108,7 +108,7 @@ class KubeClient:
         accept = _METADATA_ONLY if metadata_only else "application/json"
         while True:
             page = await self._send(_Call("list", "GET", kind, kind.path(namespace), query, accept=accept))
-            items += page["items"]
+            items += page["items"] or ()  # an empty list of metadata has null
             token = page["metadata"].get("continue")
             if not token:
                 return items

@@ -88,13 +88,16 @@ class Elector:
         Raises:
             LeaseLostError: taken by another, or not renewed before the deadline.
         """
+        pause_s = self._it.retry_s
         while True:
-            await asyncio.sleep(min(self._it.retry_s, max(0.0, self._deadline - self._clock())))
+            await asyncio.sleep(pause_s)
             # Looked at before the attempt: a process that slept past its deadline must not resume as leader.
             if self._clock() >= self._deadline:
                 self._lose(f"not renewed for {self._it.renew_deadline_s:.0f} s")
-            if await self._attempt() == "rival":
+            answer = await self._attempt()
+            if answer == "rival":
                 self._lose("was taken by another")
+            pause_s = self._it.retry_s if answer == "held" else self._it.retry_s / 2
 
     async def release(self) -> None:
         """Let go of a Lease still held, so that a rival need not wait for it to expire. Never raises KubeError."""
@@ -135,6 +138,8 @@ class Elector:
         """Our Lease as written now; None if a rival's has not expired."""
         lease = self._held or await self._kube.get(LEASE, self._it.namespace, self._it.name)
         if lease is None:
+            if self._seen is not None and not self._expired(self._seen[0]):
+                return None  # deleted by hand: its holder may not know yet
             return await self._kube.create(LEASE, self._first(), manager=MANAGER)
         spec = lease.get("spec") or {}
         record = _record(spec)

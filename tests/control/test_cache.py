@@ -1,0 +1,172 @@
+"""The cache: news in any order lead to the same picture, and tell whom a change concerns."""
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slipway.api.manifest import Key, Manifest
+from slipway.api.names import LABEL_SERVICE
+from slipway.control.cache import Cache
+from slipway.kube.kinds import (
+    CLUSTER_SERVING_RUNTIME,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    POD,
+    SERVING_RUNTIME,
+    Kind,
+)
+
+HELLO: Key = ("team", "hello")
+
+
+def manifest(name: str, version: int, *, namespace: str | None = "team", owner: str = "", **fields: Any) -> Manifest:
+    metadata: Manifest = {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}
+    if namespace:
+        metadata["namespace"] = namespace
+    if owner:
+        metadata["labels"] = {LABEL_SERVICE: owner}
+    metadata |= fields.pop("metadata", {})
+    return {"metadata": metadata, **fields}
+
+
+@pytest.fixture
+def cache() -> Cache:
+    cache = Cache()
+    cache.put(INFERENCE_SERVICE, manifest("hello", 1))
+    cache.put(INFERENCE_SERVICE, manifest("other", 2))
+    cache.put(INFERENCE_SERVICE, manifest("far", 3, namespace="elsewhere"))
+    return cache
+
+
+def test_a_service_concerns_itself(cache: Cache) -> None:
+    assert cache.put(INFERENCE_SERVICE, manifest("new", 9)) == {("team", "new")}
+    assert cache.remove(INFERENCE_SERVICE, manifest("new", 10)) == {("team", "new")}
+    assert cache.service(("team", "new")) is None
+
+
+def test_a_child_concerns_the_service_of_its_label(cache: Cache) -> None:
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 9, owner="hello")) == {HELLO}
+    assert [child["metadata"]["name"] for child in cache.owned(HELLO, DEPLOYMENT)] == ["hello-1"]
+    assert cache.owned(HELLO, POD) == []
+
+
+def test_a_child_whose_label_moves_concerns_both_services(cache: Cache) -> None:
+    cache.put(DEPLOYMENT, manifest("hello-1", 9, owner="hello"))
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 10, owner="other")) == {HELLO, ("team", "other")}
+    assert cache.owned(HELLO, DEPLOYMENT) == []
+    assert len(cache.owned(("team", "other"), DEPLOYMENT)) == 1
+
+
+def test_an_object_without_our_label_concerns_nobody(cache: Cache) -> None:
+    assert cache.put(DEPLOYMENT, manifest("foreign", 9)) == set()
+
+
+def test_a_runtime_concerns_its_namespace_and_a_cluster_runtime_everybody(cache: Cache) -> None:
+    assert cache.put(SERVING_RUNTIME, manifest("mine", 9)) == {HELLO, ("team", "other")}
+    everybody = {HELLO, ("team", "other"), ("elsewhere", "far")}
+    assert cache.put(CLUSTER_SERVING_RUNTIME, manifest("all", 10, namespace=None)) == everybody
+    assert [runtime["metadata"]["name"] for runtime in cache.runtimes("team")] == ["mine", "all"]
+    assert [runtime["metadata"]["name"] for runtime in cache.runtimes("elsewhere")] == ["all"]
+
+
+@pytest.mark.parametrize("version", [5, 9], ids=["older than known", "the same as known, as after our own write"])
+def test_what_is_not_news_concerns_nobody_and_changes_nothing(cache: Cache, version: int) -> None:
+    cache.put(DEPLOYMENT, manifest("hello-1", 9, owner="hello", spec={"replicas": 9}))
+    assert cache.put(DEPLOYMENT, manifest("hello-1", version, owner="hello", spec={"replicas": 5})) == set()
+    assert cache.owned(HELLO, DEPLOYMENT)[0]["spec"] == {"replicas": 9}
+
+
+def test_versions_are_compared_as_numbers(cache: Cache) -> None:
+    cache.put(DEPLOYMENT, manifest("hello-1", 99, owner="hello"))
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 100, owner="hello")) == {HELLO}
+
+
+def test_the_late_answer_to_a_write_does_not_bring_a_deleted_object_back(cache: Cache) -> None:
+    cache.put(DEPLOYMENT, manifest("hello-1", 9, owner="hello"))
+    cache.remove(DEPLOYMENT, manifest("hello-1", 12, owner="hello"))
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 11, owner="hello")) == set()
+    assert cache.owned(HELLO, DEPLOYMENT) == []
+
+
+def test_a_deletion_heard_before_the_object_itself_is_remembered(cache: Cache) -> None:
+    cache.remove(DEPLOYMENT, manifest("hello-1", 12, owner="hello"))
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 11, owner="hello")) == set()
+
+
+def test_the_late_deletion_of_a_predecessor_does_not_remove_its_successor(cache: Cache) -> None:
+    cache.put(DEPLOYMENT, manifest("hello-1", 15, owner="hello"))
+    assert cache.remove(DEPLOYMENT, manifest("hello-1", 12, owner="hello")) == set()
+    assert len(cache.owned(HELLO, DEPLOYMENT)) == 1
+
+
+def test_an_object_made_again_after_its_deletion_is_news(cache: Cache) -> None:
+    cache.remove(DEPLOYMENT, manifest("hello-1", 12, owner="hello"))
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 13, owner="hello")) == {HELLO}
+
+
+def test_tombstones_are_bounded() -> None:
+    cache = Cache()
+    for number in range(10_000):
+        cache.remove(DEPLOYMENT, manifest(f"d-{number}", number, owner="hello"))
+    assert cache.put(DEPLOYMENT, manifest("d-9999", 1, owner="hello")) == set(), "the latest are remembered"
+    assert cache.put(DEPLOYMENT, manifest("d-0", 0, owner="hello")) == {HELLO}, "the oldest are not"
+
+
+def test_objects_are_kept_without_managed_fields_and_last_applied_but_the_event_is_not_changed(cache: Cache) -> None:
+    annotations = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "team": "ml"}
+    event = manifest("hello-1", 9, owner="hello", metadata={"managedFields": [{}], "annotations": annotations})
+    cache.put(DEPLOYMENT, event)
+    kept = cache.owned(HELLO, DEPLOYMENT)[0]["metadata"]
+    assert "managedFields" not in kept
+    assert kept["annotations"] == {"team": "ml"}
+    assert "managedFields" in event["metadata"]
+    assert len(event["metadata"]["annotations"]) == 2
+
+
+def test_objects_from_lists_get_the_kind_that_lists_leave_out(cache: Cache) -> None:
+    service = cache.service(HELLO)
+    assert service is not None
+    assert (service["apiVersion"], service["kind"]) == ("slipway.dev/v1alpha1", "InferenceService")
+
+
+def test_pods_are_kept_as_small_as_decisions_allow(cache: Cache) -> None:
+    spec = {"nodeName": "n1", "containers": [{"name": "model", "env": [{"name": "BIG", "value": "x" * 1000}]}]}
+    status = {"phase": "Running", "conditions": [], "podIPs": [{"ip": "10.0.0.1"}]}
+    cache.put(POD, manifest("p", 9, owner="hello", spec=spec, status=status))
+    pod = cache.owned(HELLO, POD)[0]
+    assert pod["spec"] == {"nodeName": "n1"}
+    assert pod["status"] == {"phase": "Running", "conditions": []}
+
+
+def test_nothing_is_left_behind_when_everything_is_removed(cache: Cache) -> None:
+    cache.put(DEPLOYMENT, manifest("hello-1", 9, owner="hello"))
+    cache.remove(DEPLOYMENT, manifest("hello-1", 10, owner="hello"))
+    assert list(cache.objects(DEPLOYMENT)) == []
+    assert cache.owned(HELLO, DEPLOYMENT) == []
+
+
+# A history of one name: made, changed, deleted and made again; each step is told once, in any order.
+HISTORY: list[tuple[str, int]] = [("put", 1), ("put", 2), ("remove", 3), ("put", 4), ("put", 5)]
+
+
+@given(order=st.permutations(HISTORY))
+def test_any_order_of_the_same_news_ends_in_the_same_picture(order: list[tuple[str, int]]) -> None:
+    cache = Cache()
+    for step, version in order:
+        tell(cache, DEPLOYMENT, step, manifest("hello-1", version, owner="hello", spec={"version": version}))
+    assert [child["spec"]["version"] for child in cache.owned(HELLO, DEPLOYMENT)] == [5]
+
+
+def test_any_order_of_news_that_end_in_a_deletion_ends_in_nothing() -> None:
+    for order in itertools.permutations(HISTORY[:3]):
+        cache = Cache()
+        for step, version in order:
+            tell(cache, DEPLOYMENT, step, manifest("hello-1", version, owner="hello"))
+        assert cache.owned(HELLO, DEPLOYMENT) == []
+
+
+def tell(cache: Cache, kind: Kind, step: str, news: Manifest) -> None:
+    (cache.put if step == "put" else cache.remove)(kind, news)
