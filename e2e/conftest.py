@@ -1,0 +1,145 @@
+"""Scenarios on a real cluster: `make e2e`, `make e2e K=drift`. README.md here says how they are built.
+
+The cluster is the provider's that $CLUSTER names; one that does not run is started, and stopped at the end. Slipway
+is installed once, in the state that the checkout describes; a scenario that changes the installation puts it back.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from e2e.cluster import ALL, choose, hold
+from e2e.support import team as teams
+from e2e.support.api import proxied
+from e2e.support.audit import Audit
+from e2e.support.installation import Installation
+from e2e.support.site import Site
+from e2e.support.team import Team
+from e2e.support.wait import until
+
+ORDER = (
+    "first_prediction",  # installs; everything after it finds that installation
+    "namespaces",
+    "observability",
+    "steady_state",  # before anybody disturbs the operator; its idle time passes while nothing else runs
+    "hostile_specs",
+    "broken_model",
+    "drift",
+    "version_change",
+    "leader",
+    "operator_faults",
+    "install",
+)
+FULL = bool(os.environ.get("SLIPWAY_FULL"))
+"""The full counts, `make test-full`."""
+SCENARIO_S = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_rank)  # stable: inside a file as written
+    for item in items:
+        # Fixtures are not timed: the first may have to build a Kubernetes.
+        item.add_marker(pytest.mark.timeout(SCENARIO_S * (10 if FULL else 1), func_only=True))
+
+
+def _rank(item: pytest.Item) -> int:
+    title = item.path.stem.removeprefix("test_")
+    return ORDER.index(title) if title in ORDER else len(ORDER)
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A running cluster with the images of this checkout."""
+    provider = choose()
+    with hold("the scenarios in e2e/"):
+        was_up = provider.is_up() if hasattr(provider, "is_up") else "well" in provider.status().split()
+        provider.up()
+        provider.load(ALL)
+        cluster = provider.cluster()
+        with proxied(cluster.kubectl, cluster.kubeconfig) as api:
+            site = Site(cluster, api)
+            _remove_namespaces(site)
+            yield site
+            _remove_namespaces(site)
+        if not was_up:
+            provider.down()
+
+
+def _remove_namespaces(site: Site) -> None:
+    """Everything that scenarios made; that it goes is itself a promise: no finalizer holds it."""
+    for name in teams.leftovers(site):
+        site.api.delete("namespaces", None, name)
+    until(
+        "the scenarios' namespaces are gone",
+        lambda: not teams.leftovers(site),
+        within_s=120,
+        seen=lambda: teams.leftovers(site),
+    )
+
+
+@pytest.fixture(scope="session")
+def installation(site: Site) -> Installation:
+    """Slipway in the cluster, if only as the scenario before left it."""
+    return Installation(site)
+
+
+@pytest.fixture
+def slipway(installation: Installation) -> Installation:
+    """Slipway as this checkout has it, at work."""
+    installation.ensure()
+    return installation
+
+
+@pytest.fixture(scope="module")
+def shared_slipway(installation: Installation) -> Installation:
+    """The same for fixtures that live as long as a file of scenarios."""
+    installation.ensure()
+    return installation
+
+
+@pytest.fixture
+def team(site: Site, request: pytest.FixtureRequest) -> Iterator[Team]:
+    """A namespace for this scenario."""
+    yield from _namespace(site, request.node.name)
+
+
+@pytest.fixture(scope="module")
+def shared_team(site: Site, request: pytest.FixtureRequest) -> Iterator[Team]:
+    """A namespace for a file of scenarios."""
+    yield from _namespace(site, request.node.path.stem)
+
+
+def _namespace(site: Site, title: str) -> Iterator[Team]:
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).removeprefix("test-")[:40].strip("-")
+    made = teams.make(site, f"{words}-{secrets.token_hex(2)}")
+    yield made
+    site.api.delete("namespaces", None, made.name)  # it goes while the next scenario runs
+
+
+@pytest.fixture(scope="session")
+def session_audit(site: Site) -> Audit | None:
+    log = site.cluster.audit_log
+    return Audit(log, begin=log.stat().st_size) if log else None
+
+
+@pytest.fixture
+def audit(session_audit: Audit | None) -> Audit:
+    if session_audit is None:
+        pytest.skip("this cluster keeps no audit log that can be read from here")
+    return session_audit
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure brings along what one would ask the cluster next."""
+    report = yield
+    if report.failed and report.when != "teardown":
+        values = list(getattr(item, "funcargs", {}).values())
+        for team in {value.name: value for value in values if isinstance(value, Team)}.values():
+            report.sections.append((f"namespace {team.name}", teams.diagnose(team)))
+        for installation in [value for value in values if isinstance(value, Installation)][:1]:
+            report.sections.append(("operator", installation.log(tail=60)))
+    return report

@@ -1,0 +1,180 @@
+"""Helm installs, upgrades, removes and installs again; models do not notice, and nothing is left behind."""
+
+import json
+import secrets
+
+import pytest
+
+from e2e.support import team as teams
+from e2e.support.api import ApiError, Manifest
+from e2e.support.installation import ACCOUNT, CRDS, NAMESPACE, RELEASE, Installation, name
+from e2e.support.manifests import service
+from e2e.support.site import Site
+from e2e.support.team import Team
+from e2e.support.wait import until
+
+OWN = {"kube-root-ca.crt", "default"}
+"""What Kubernetes itself puts into every namespace."""
+
+
+@pytest.fixture(scope="module")
+def kept(shared_slipway: Installation, shared_team: Team) -> Team:
+    assert shared_slipway
+    shared_team.apply(service("kept"))
+    shared_team.start_client()
+    shared_team.wait_settled("kept")
+    return shared_team
+
+
+def test_helm_test_passes(slipway: Installation) -> None:
+    assert "Succeeded" in slipway.site.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s")
+
+
+def test_everything_of_the_operator_runs_restricted(slipway: Installation) -> None:
+    """The namespace enforces the restricted standard; beyond it: a read-only root, and limits."""
+    namespace = slipway.site.api.get("namespaces", None, NAMESPACE)
+    assert namespace
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert len(slipway.pods()) == 2
+    for pod in slipway.pods():
+        for container in pod["spec"]["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "group", "resource", "allowed"),
+    [
+        ("get", "", "secrets", False),
+        ("list", "", "secrets", False),
+        ("watch", "", "secrets", False),
+        ("create", "", "pods", False),
+        ("create", "", "pods/exec", False),
+        ("create", "", "serviceaccounts/token", False),
+        ("update", "slipway.dev", "inferenceservices", False),
+        ("patch", "slipway.dev", "inferenceservices", False),
+        ("update", "slipway.dev", "inferenceservices/finalizers", False),
+        ("delete", "slipway.dev", "inferenceservices", False),
+        ("create", "rbac.authorization.k8s.io", "rolebindings", False),
+        ("escalate", "rbac.authorization.k8s.io", "clusterroles", False),
+        ("impersonate", "", "users", False),
+        ("delete", "", "namespaces", False),
+        ("create", "apps", "deployments", True),
+        ("patch", "slipway.dev", "inferenceservices/status", True),
+    ],
+)
+def test_the_operator_may_do_what_it_must_and_no_more(
+    slipway: Installation, verb: str, group: str, resource: str, allowed: bool
+) -> None:
+    plural, _, subresource = resource.partition("/")
+    about = {"verb": verb, "group": group, "resource": plural, "subresource": subresource, "namespace": "default"}
+    spec = {"user": ACCOUNT, "groups": ["system:authenticated", "system:serviceaccounts"], "resourceAttributes": about}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+    answer = slipway.site.api.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    assert answer["status"]["allowed"] is allowed
+
+
+def test_upgrade_uninstall_and_reinstall_reach_no_model(slipway: Installation, kept: Team, team: Team) -> None:
+    lives = kept.lives("kept")
+    with kept.traffic("kept") as flow:
+        slipway.upgrade("--set", "replicas=1", "--set", "workers=4")
+        until("one replica is left", slipway.is_well, within_s=60)
+        assert kept.lives("kept") == lives
+        slipway.uninstall()
+        assert_nothing_is_left(slipway.site)
+        flow.wait_answered(50)
+        # Nobody is there to serve a new one, but the kinds are, and take it.
+        team.apply(service("late"))
+        assert "status" not in team.must_get("inferenceservices", "late")
+        slipway.ensure()
+        team.wait_settled("late")
+        assert team.answers("late", 1)
+        kept.wait_settled("kept")
+        flow.wait_answered(50)
+    flow.assert_unharmed()
+    assert kept.lives("kept") == lives
+
+
+def assert_nothing_is_left(site: Site) -> None:
+    """By label, by namespace and by name, over every kind that the cluster knows."""
+    crds = {f"customresourcedefinitions {plural}.slipway.dev" for plural in CRDS}
+    until(
+        "what was removed is gone", lambda: traces(site) == crds, within_s=30, seen=lambda: sorted(traces(site) - crds)
+    )
+
+
+def traces(site: Site) -> set[str]:
+    found = set()
+    for where, resource in kinds(site):
+        try:
+            items = site.api.call("GET", where)["items"]
+        except ApiError:  # a kind that went away in between, or cannot be listed
+            continue
+        found |= {f"{resource} {name(item)}" for item in items if is_of_the_release(resource, item)}
+    return found
+
+
+def is_of_the_release(resource: str, item: Manifest) -> bool:
+    metadata = item["metadata"]
+    if resource in ("events", "namespaces", "inferenceservices"):
+        return False
+    is_inside = metadata.get("namespace") == NAMESPACE and metadata["name"] not in OWN
+    is_labelled = metadata.get("labels", {}).get("app.kubernetes.io/instance") == RELEASE
+    is_named = (
+        "namespace" not in metadata and "slipway" in metadata["name"] and resource not in ("nodes", "apiservices")
+    )
+    return is_inside or is_labelled or is_named
+
+
+def kinds(site: Site) -> list[tuple[str, str]]:
+    """(path of a list over all namespaces, plural) of every kind that can be listed."""
+    groups = [f"/apis/{group['preferredVersion']['groupVersion']}" for group in site.api.call("GET", "/apis")["groups"]]
+    return [
+        (f"{group}/{resource['name']}", resource["name"])
+        for group in ["/api/v1", *groups]
+        for resource in site.api.call("GET", group)["resources"]
+        if "list" in resource["verbs"] and "/" not in resource["name"]
+    ]
+
+
+def test_namespaced_mode_serves_its_namespace_and_no_other(slipway: Installation, kept: Team, team: Team) -> None:
+    lives = kept.lives("kept")
+    outside = teams.make(team.site, f"outside-{secrets.token_hex(2)}")
+    slipway.uninstall()
+    try:
+        slipway.upgrade("--set", f"watchNamespaces={{{team.name}}}")
+        roles = {
+            name(item) for item in team.site.api.call("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles")["items"]
+        }
+        assert [role for role in roles if "slipway" in role] == []
+        assert team.names("servingruntimes") == ["slipway-pytorch"]
+        assert slipway.site.api.items("clusterservingruntimes") == []
+        outside.apply(service())
+        team.apply(service())
+        team.wait_settled("hello")
+        assert team.answers("hello", 1)
+        assert "status" not in outside.must_get("inferenceservices", "hello")
+        assert outside.children("hello") == []
+        assert kept.lives("kept") == lives
+        assert kept.answers("kept", 1)
+        assert_no_complaints(slipway)
+        slipway.uninstall()
+        assert_nothing_is_left(slipway.site)
+        assert team.names("servingruntimes") == []
+        assert team.answers("hello", 1)
+    finally:
+        team.site.api.delete("namespaces", None, outside.name)
+
+
+def assert_no_complaints(slipway: Installation) -> None:
+    """An operator without cluster-wide rights that asks for them would say so again and again."""
+    lines = [json.loads(line) for line in slipway.log(1000).splitlines() if line.startswith("{")]
+    assert lines
+    assert [line for line in lines if line.get("level", "info").lower() in ("error", "warning", "critical")] == []
+
+
+def test_what_was_installed_for_one_namespace_can_be_installed_for_all(slipway: Installation, kept: Team) -> None:
+    """The fixture has installed the usual release again: the service of before is still the same."""
+    assert slipway.is_well()
+    kept.wait_settled("kept")
+    assert kept.answers("kept", 1)

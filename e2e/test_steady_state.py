@@ -1,0 +1,70 @@
+"""A cluster in which nobody changes anything: the operator writes nothing, and has left no mark of its own."""
+
+import os
+import time
+
+import pytest
+
+from e2e.support import team as teams
+from e2e.support.api import Manifest
+from e2e.support.audit import Audit
+from e2e.support.installation import ACCOUNT, NAMESPACE, Installation
+from e2e.support.manifests import service
+from e2e.support.team import Team
+from e2e.support.wait import until
+
+SERVICES = ("one", "two", "three")
+IDLE_S = 300 if os.environ.get("SLIPWAY_FULL") else 60
+
+
+@pytest.fixture(scope="module")
+def steady(shared_slipway: Installation, shared_team: Team) -> Team:
+    """Three services that have all they want."""
+    assert shared_slipway
+    shared_team.apply(service("one"), service("two", "sample://hello-v2"), service("three", replicas=2))
+    for name in SERVICES:
+        shared_team.wait_settled(name)
+    return shared_team
+
+
+def test_nothing_is_written_while_nothing_changes(steady: Team, audit: Audit) -> None:
+    own = {steady.name}
+    until("earlier scenarios' namespaces are gone", lambda: set(teams.leftovers(steady.site)) == own, within_s=90)
+    versions = {name: live(steady, name)["metadata"]["resourceVersion"] for name in SERVICES}
+    mark = audit.mark()
+    time.sleep(IDLE_S)  # not a wait for something: what happens in this time is what is asked
+    writes = [entry for entry in audit.entries(mark, user=ACCOUNT) if entry.is_write]
+    others = [str(entry) for entry in writes if (entry.resource, entry.namespace) != ("leases", NAMESPACE)]
+    assert others == []
+    assert len(writes) >= IDLE_S / 15, "the audit log shows the Lease's renewals, so it would show other writes"
+    assert {name: live(steady, name)["metadata"]["resourceVersion"] for name in SERVICES} == versions
+
+
+def test_the_operator_leaves_no_mark_on_a_users_object(steady: Team) -> None:
+    for name in SERVICES:
+        metadata = live(steady, name)["metadata"]
+        assert "finalizers" not in metadata
+        assert set(metadata.get("annotations", {})) <= {"kubectl.kubernetes.io/last-applied-configuration"}
+        assert "labels" not in metadata
+        managers = {(field["manager"], field.get("subresource", "")) for field in metadata["managedFields"]}
+        assert managers == {("kubectl-client-side-apply", ""), ("slipway", "status")}
+
+
+def test_the_operator_never_asked_for_a_secret(audit: Audit) -> None:
+    asked = [str(entry) for entry in audit.entries(audit.begin, user=ACCOUNT) if entry.resource == "secrets"]
+    assert asked == []
+
+
+def test_it_asks_for_nothing_it_may_not_have(audit: Audit, steady: Team) -> None:
+    """A request that RBAC refuses is a permission forgotten, or a part that does what it should not."""
+    assert steady
+    refused = [
+        str(entry)
+        for entry in audit.entries(audit.begin, user=ACCOUNT)
+        if entry.code == 403 and entry.namespace in (steady.name, "")
+    ]
+    assert refused == []
+
+
+def live(team: Team, name: str) -> Manifest:
+    return team.must_get("inferenceservices", name)
