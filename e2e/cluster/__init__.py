@@ -1,10 +1,10 @@
 """The cluster that scenarios and people work on: `python -m e2e.cluster up`, or from a test
 
-    with hold("my test"):
-        provider = choose()
-        provider.up()
-        provider.load(ALL)
-        subprocess.run([provider.cluster().kubectl, "--kubeconfig", provider.cluster().kubeconfig, "get", "nodes"])
+with hold("my test"):
+    provider = choose()
+    provider.up()
+    provider.load(ALL)
+    subprocess.run([provider.cluster().kubectl, "--kubeconfig", provider.cluster().kubeconfig, "get", "nodes"])
 """
 
 from .cluster import Cluster, Provider

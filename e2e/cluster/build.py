@@ -32,7 +32,9 @@ GO_AT_LEAST = (1, 24)
 
 def programs() -> Path:
     """Folder with the cluster's programs and kubectl, helm, coredns, pause; built if missing (7 min on 2 cores)."""
-    folder = _built("go", PROGRAMS, "building Kubernetes, CoreDNS and Helm from their Go modules (7 min the first time)")
+    folder = _built(
+        "go", PROGRAMS, "building Kubernetes, CoreDNS and Helm from their Go modules (7 min the first time)"
+    )
     for component in COMPONENTS:
         link = folder / component
         if not link.is_symlink():
@@ -42,7 +44,10 @@ def programs() -> Path:
 
 def kwok() -> Path:
     """The program that pretends nodes and pods by the thousand; built if missing (3 min on 2 cores)."""
-    return _built("kwok", ("sigs.k8s.io/kwok/cmd/kwok",), "building KWOK from its Go module (3 min the first time)") / "kwok"
+    return (
+        _built("kwok", ("sigs.k8s.io/kwok/cmd/kwok",), "building KWOK from its Go module (3 min the first time)")
+        / "kwok"
+    )
 
 
 def _built(module: str, packages: tuple[str, ...], title: str) -> Path:
@@ -64,7 +69,9 @@ def _built(module: str, packages: tuple[str, ...], title: str) -> Path:
 
 def _require_go() -> None:
     if not shutil.which("go"):
-        raise ClusterError("the cluster's programs are built with Go 1.24 or newer: put `go` on PATH (https://go.dev/dl)")
+        raise ClusterError(
+            "the cluster's programs are built with Go 1.24 or newer: put `go` on PATH (https://go.dev/dl)"
+        )
     found = re.match(r"go(\d+)\.(\d+)", run("go", "env", "GOVERSION"))
     if found and (int(found[1]), int(found[2])) < GO_AT_LEAST:
         raise ClusterError(f"Go 1.24 or newer is needed, {found[0]} is on PATH (https://go.dev/dl)")

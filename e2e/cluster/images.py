@@ -1,6 +1,7 @@
 """The project's images: which there are, and the tag that names exactly what went into one."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .paths import REPO, digest
@@ -16,11 +17,16 @@ class Image:
 
     @property
     def tag(self) -> str:
-        return f"dev-{digest([self.dockerfile, *self.inputs])}"
+        return _tag(self)
 
     @property
     def reference(self) -> str:
         return f"docker.io/slipway/{self.name}:{self.tag}"  # in full, as containerd and kubelet call it
+
+
+@cache  # an edit while a command runs must not change what the command calls its images
+def _tag(image: Image) -> str:
+    return f"dev-{digest([image.dockerfile, *image.inputs])}"
 
 
 def _paths(*names: str) -> tuple[Path, ...]:
@@ -28,9 +34,7 @@ def _paths(*names: str) -> tuple[Path, ...]:
 
 
 _COMMON = ("pyproject.toml", "README.md", "LICENSE", ".dockerignore", "locks/uv.txt", "locks/build.txt")
-OPERATOR = Image(
-    "operator", REPO / "operator/Dockerfile", _paths(*_COMMON, "operator/slipway", "locks/operator.txt")
-)
+OPERATOR = Image("operator", REPO / "operator/Dockerfile", _paths(*_COMMON, "operator/slipway", "locks/operator.txt"))
 RUNTIME = Image(
     "runtime",
     REPO / "runtime/Dockerfile",

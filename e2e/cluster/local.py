@@ -3,19 +3,17 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import apt, build, node, processes, store
+from . import apt, build, builder, node, processes, store
 from .cluster import Cluster
 from .images import Image
 from .paths import HERE, state
-from .shell import ClusterError, run, step
+from .shell import run, step
 
 
 class Local:
     def cluster(self) -> Cluster:
         programs, folder = build.programs(), state()
-        return Cluster(
-            "local", folder / "kubeconfig", programs / "kubectl", programs / "helm", folder / "audit.log"
-        )
+        return Cluster("local", folder / "kubeconfig", programs / "kubectl", programs / "helm", folder / "audit.log")
 
     def up(self) -> None:
         apt.require(apt.NODE)
@@ -39,7 +37,12 @@ class Local:
         return "\n".join(lines)
 
     def load(self, images: Iterable[Image]) -> None:
-        raise ClusterError("not yet")
+        apt.require(apt.IMAGES)
+        for image in images:
+            if image.reference not in store.names(state()):
+                builder.build(image)
+                with step(f"bringing {image.name} to the node"):
+                    store.add_built(state(), image.reference)
 
 
 def _start(cluster: Cluster) -> None:

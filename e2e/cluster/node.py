@@ -5,6 +5,7 @@ What survives a stop is containerd's store, because images take minutes to impor
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -145,10 +146,8 @@ def _lines(file: Path) -> list[str]:
 
 
 def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        pass
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _forget_containers(state: Path) -> None:

@@ -16,7 +16,10 @@ def create(folder: Path, node_ip: str, service_ip: str) -> None:
         *("openssl", "req", "-x509", "-new", "-key", folder / "ca.key", "-out", folder / "ca.crt"),
         *("-days", _DAYS, "-subj", "/CN=slipway-cluster"),
     )
-    names = ["localhost", *(f"kubernetes{end}" for end in ("", ".default", ".default.svc", ".default.svc.cluster.local"))]
+    names = [
+        "localhost",
+        *(f"kubernetes{end}" for end in ("", ".default", ".default.svc", ".default.svc.cluster.local")),
+    ]
     addresses = ["127.0.0.1", service_ip, node_ip]
     _certificate(folder, "apiserver", "/CN=kube-apiserver", names, addresses)
     _certificate(folder, "admin", "/O=system:masters/CN=admin", ["admin"], [])

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .build import COMPONENTS
 from . import network
+from .build import COMPONENTS
 
 SHIM = "containerd-shim-runc-v2"
 PROGRAMS = frozenset({*COMPONENTS, "containerd", SHIM})
@@ -58,7 +58,7 @@ def stop(folder: Path, names: Iterable[str], grace_s: float) -> None:
             _ended(handles, 10)
 
 
-class _handles:  # noqa: N801 - reads as a function
+class _handles:
     """Handles on processes: unlike an id, a handle can never come to mean another process."""
 
     def __init__(self, folder: Path, names: set[str]) -> None:
