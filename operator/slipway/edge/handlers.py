@@ -133,8 +133,15 @@ async def watch(
     `spawned` is called once kopf runs, which has by then taken the process's signal handlers for itself.
     `kopf.operator` is not used because it ends by cancelling every task of the loop that is younger than itself.
     """
+    # Named, or kopf asks for the name of the user, which a container's uid need not have.
+    identity: Any = "slipway"
     tasks = await kopf.spawn_tasks(
-        registry=handlers, settings=chosen, standalone=True, clusterwide=not namespaces, namespaces=namespaces
+        registry=handlers,
+        settings=chosen,
+        identity=identity,
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
     )
     spawned()
     try:
