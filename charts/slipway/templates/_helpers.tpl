@@ -47,8 +47,8 @@ app.kubernetes.io/part-of: slipway
 
 {{- define "slipway.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+runAsUser: 10001
+runAsGroup: 10001
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
