@@ -85,7 +85,9 @@ def format_of(path: Path) -> Format:
         raise BadModel(f"model file '{path}' is damaged or cut short ({exc}); upload it again") from exc
     if "archive_format" in names:
         if any(name.startswith("data/aotinductor/") for name in names):
-            raise BadModel(f"model file '{path}' is an AOTInductor package, which is not served yet; use torch.export.save")
+            raise BadModel(
+                f"model file '{path}' is an AOTInductor package, which is not served yet; use torch.export.save"
+            )
         return "torch-export"
     if "constants.pkl" in names:
         return "torchscript"

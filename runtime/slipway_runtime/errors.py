@@ -9,6 +9,7 @@
 Foreign exceptions are mapped to these once, where they arise.
 """
 
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -62,7 +63,7 @@ def cause(error: BaseException, limit: int = 400) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[-1] if lines else type(error).__name__
-    return line.removeprefix("RuntimeError: ").removeprefix("torch.jit.Error: ")[:limit]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", line)[:limit]
 
 
 def report(failure: Failure) -> int:

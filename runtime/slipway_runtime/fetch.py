@@ -115,7 +115,13 @@ def _publish(staging: Path, dest: Path) -> None:
 
 
 def _size(count: int) -> str:
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count} bytes"
+    return (
+        f"{count / GIB:.1f} GiB"
+        if count >= GIB
+        else f"{count / (1 << 20):.1f} MiB"
+        if count >= 1 << 20
+        else f"{count} bytes"
+    )
 
 
 def _say(line: str) -> None:

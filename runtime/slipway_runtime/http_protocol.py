@@ -1,4 +1,4 @@
-"""HTTP/1.1 on asyncio: bytes to `Request`, `Response` to bytes. Knows nothing of models.
+"""HTTP/1.1 on asyncio: sockets, time and limits around `http_messages`. Knows nothing of models.
 
 One `Connection` per client. Requests of a connection are answered one after the other, in order; while one is
 answered the next may arrive, and then reading pauses.
@@ -12,17 +12,16 @@ HTTP/1.0, Expect, time-outs, back-pressure, a close that lets the client read th
 
 import asyncio
 import email.utils
-import json
 import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Protocol
+from typing import cast
 
 import httptools
 
+from slipway_runtime.http_messages import Request, Response, head_of, joined, path_of, problem, refusal
 from slipway_runtime.tensors import Buffer
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -32,34 +31,8 @@ HEAD_TIMEOUT_S = 15.0  # from the first byte of a request to the end of its head
 STALL_TIMEOUT_S = 30.0  # between two pieces of a body, and for a client that does not read its answer
 BACKLOG = 2048
 LINGER_S = 2.0  # after a refusal: time for the client to read it before the socket goes
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-
-
-@dataclass(slots=True)
-class Request:
-    """`path` without the query. `headers` by lower-case name; repeated ones joined by a comma."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    keep_alive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    status: int
-    body: Sequence[Buffer] = ()
-    content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-    close: bool = False
-
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-def refusal(status: int, message: str, *, close: bool = False) -> Response:
-    return Response(status, (json.dumps({"error": message}).encode(),), close=close)
 
 
 @dataclass(slots=True)
@@ -71,19 +44,6 @@ class _Head:
     fields_bytes: int = 0
     pending_bytes: int = 0  # fed while the head stayed unfinished: what the parser may be holding
     complete: bool = False
-
-
-class Transport(Protocol):
-    """What a connection needs of an asyncio transport; tests give a fake one."""
-
-    def writelines(self, buffers: Sequence[Buffer]) -> None: ...
-    def write_eof(self) -> None: ...
-    def can_write_eof(self) -> bool: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def is_closing(self) -> bool: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -99,19 +59,20 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Request | Response] = deque()
         self._task: asyncio.Task[None] | None = None
         self._write_paused = False
+        self._unsent = 0  # bytes not yet with the kernel when we last looked
         self._read_paused = False
         self._lingering = False
         self.expires_s = 0.0
 
     # --- asyncio's side
 
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        self._transport = transport
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
         self._expire_in(self._server.idle_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.connections.discard(self)
+        self._server.forget(self)
         self._queue.clear()
         if self._task is not None:
             self._task.cancel()
@@ -134,12 +95,16 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self._unsent = self._transport.get_write_buffer_size()
         self._expire_in(STALL_TIMEOUT_S)
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self.expires_s = float("inf")
-        self._next()
+        if self._lingering:
+            self._expire_in(LINGER_S)
+        else:
+            self.expires_s = float("inf")
+            self._next()
 
     # --- httptools' side, called from within _feed
 
@@ -169,9 +134,9 @@ class Connection(asyncio.Protocol):
         self._expire_in(STALL_TIMEOUT_S)
         fields = [(name.lower(), value) for name, value in self._head.fields]
         version = self._parser.get_http_version()
-        problem = _problem(version, self._head.url, fields)
-        if problem is not None:
-            self._refuse(400, problem)
+        wrong = problem(version, self._head.url, fields)
+        if wrong is not None:
+            self._refuse(400, wrong)
             return
         length = next((value for name, value in fields if name == b"content-length"), b"0")
         if int(length) > self._server.max_body_bytes:
@@ -200,8 +165,8 @@ class Connection(asyncio.Protocol):
         self._receiving = self._expects = False
         request = Request(
             method=self._parser.get_method().decode(),
-            path=_path(self._head.url),
-            headers=_joined(self._head.fields),
+            path=path_of(self._head.url),
+            headers=joined(self._head.fields),
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             keep_alive=self._parser.should_keep_alive(),
         )
@@ -214,7 +179,7 @@ class Connection(asyncio.Protocol):
 
     def is_busy(self) -> bool:
         """A request is arriving, or its answer is not yet with the kernel."""
-        return not self._lingering and (self._receiving or self._is_answering())
+        return self._write_paused or (not self._lingering and (self._receiving or self._is_answering()))
 
     def close(self) -> None:
         """After what is written has left."""
@@ -222,7 +187,9 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The time the client had is over."""
-        if self._write_paused or self._lingering:
+        if self._write_paused and self._transport.get_write_buffer_size() < self._unsent:
+            self.pause_writing()  # slow, but it reads
+        elif self._write_paused or self._lingering:
             self._transport.abort()
         elif self._read_paused:
             self.expires_s = float("inf")  # what is missing waits in the kernel because we do not read
@@ -242,7 +209,7 @@ class Connection(asyncio.Protocol):
         while data and not self._input_over:
             try:
                 self._parser.feed_data(data)
-                return
+                data = b""
             except httptools.HttpParserUpgrade as upgrade:
                 # "Upgrade: h2c" (curl --http2, Java's client) is an offer we ignore: the request itself has been
                 # parsed, only the parser has stopped; what follows is the next request.
@@ -257,7 +224,7 @@ class Connection(asyncio.Protocol):
             self._input_over = True
             self._receiving = False
             self._body = []
-            self._queue.append(refusal(status, message, close=True))
+            self._queue.append(refusal(status, message))
 
     def _refuse_head(self) -> None:
         self._refuse(431, f"the request head has more than {MAX_FIELDS} fields or {MAX_HEAD_BYTES} bytes")
@@ -298,65 +265,32 @@ class Connection(asyncio.Protocol):
         self._task = None
         if self._transport.is_closing():
             return
-        keep_alive = request.keep_alive and not response.close and not self._server.draining
+        # While draining the client is sent away, but not before it has all it asked for on this connection.
+        leaves = self._server.draining and not self._queue and not self._receiving
+        keep_alive = request.keep_alive and not leaves
         self._write(response, head_only=request.method == "HEAD", keep_alive=keep_alive)
-        if not keep_alive:
-            self._queue.clear()
+        if keep_alive:
+            self._next()
+        else:
             self._input_over = True
             self._linger()
-            return
-        self._next()
 
     def _linger(self) -> None:
         """Close so that the client gets the answer: with bytes unread, close() would reset the connection."""
         self._lingering = True
-        self._read_paused = False
-        self._transport.resume_reading()
-        self._expire_in(LINGER_S)
+        if self._read_paused:
+            self._read_paused = False
+            self._transport.resume_reading()
+        if not self._write_paused:
+            self._expire_in(LINGER_S)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
             self._transport.close()
 
     def _write(self, response: Response, *, head_only: bool, keep_alive: bool) -> None:
-        size = sum(len(buffer) for buffer in response.body)
-        lines = [
-            b"HTTP/1.1 %d %s\r\ncontent-length: %d\r\ncontent-type: %s\r\ndate: %s\r\n"
-            % (response.status, _REASONS[response.status], size, response.content_type.encode(), self._server.date())
-        ]
-        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in response.headers]
-        lines.append(b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
-        self._transport.writelines([b"".join(lines), *(() if head_only else response.body)])
-
-
-def _problem(version: str, url: bytes, fields: list[tuple[bytes, bytes]]) -> str | None:
-    """What llhttp lets pass although it is not a request we may answer."""
-    hosts = sum(name == b"host" for name, _ in fields)
-    if hosts > 1 or (hosts == 0 and version != "1.0"):
-        return "a request must have exactly one Host header"
-    if version not in ("1.0", "1.1"):
-        return f"HTTP version {version} is not served here"
-    if version == "1.0" and any(name == b"transfer-encoding" for name, _ in fields):
-        return "Transfer-Encoding is not allowed in HTTP/1.0"
-    if not url:
-        return "the request line has no URL"
-    return None
-
-
-def _path(url: bytes) -> str:
-    """The path of a URL as sent, in origin or absolute form, without its query."""
-    text = url.decode("latin-1")
-    if not text.startswith("/") and "://" in text:
-        text = "/" + text.partition("://")[2].partition("/")[2]
-    return text.partition("?")[0]
-
-
-def _joined(fields: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in fields:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+        head = head_of(response, self._server.date(), keep_alive=keep_alive)
+        self._transport.writelines([head, *(() if head_only else response.body)])
 
 
 class HttpServer:
@@ -370,6 +304,8 @@ class HttpServer:
         self.draining = False
         self.clock = time.monotonic
         self._date = (0, b"")
+        self._listener: asyncio.Server | None = None
+        self._empty = asyncio.Event()
 
     async def listen(self, host: str, port: int) -> int:
         """Start; returns the port. Raises OSError when the address cannot be had."""
@@ -381,14 +317,22 @@ class HttpServer:
     def is_busy(self) -> bool:
         return any(connection.is_busy() for connection in self.connections)
 
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
     async def close(self) -> None:
         """Listen no more and close every connection; returns when all that was written has been sent."""
+        if self._listener is None:
+            return
         self._listener.close()
+        self._sweeper.cancel()
         for connection in list(self.connections):
             connection.close()
-        while self.connections:
-            await asyncio.sleep(0.01)
-        self._sweeper.cancel()
+        if self.connections:
+            self._empty.clear()
+            await self._empty.wait()
 
     def date(self) -> bytes:
         now = int(time.time())
@@ -397,7 +341,7 @@ class HttpServer:
         return self._date[1]
 
     async def _sweep(self) -> None:
-        """One timer for all connections: a time-out may come up to a quarter of it late, and costs nothing per request."""
+        """One timer for all connections: it costs nothing per request, and a time-out may come a quarter late."""
         while True:
             await asyncio.sleep(min(1.0, self.idle_timeout_s / 4))
             now = self.clock()

@@ -47,7 +47,12 @@ class Exposition:
             ("nv_inference_pending_request_count", "gauge", "Requests waiting for the model", [(labels, waiting)]),
             ("nv_inference_request_duration_us", "counter", "Time in requests", [(labels, stats.request_ns // 1000)]),
             ("nv_inference_queue_duration_us", "counter", "Time in the queue", [(labels, stats.queue_ns // 1000)]),
-            ("nv_inference_compute_infer_duration_us", "counter", "Time in the model", [(labels, stats.compute_ns // 1000)]),
+            (
+                "nv_inference_compute_infer_duration_us",
+                "counter",
+                "Time in the model",
+                [(labels, stats.compute_ns // 1000)],
+            ),
         ):
             lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
             lines += [f"{name}{{{label}}} {value}" for label, value in samples]

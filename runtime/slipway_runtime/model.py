@@ -42,7 +42,6 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "BF16": torch.bfloat16,
 }
 DATATYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-assert TORCH_DTYPES.keys() == DTYPES.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +128,13 @@ def load(artifact: Artifact, device: str, threads: int) -> TorchModel:
 
 
 def _torchscript(path: Path, device: torch.device) -> Program:
-    module = torch.jit.load(str(path), map_location=device).eval()
+    module = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
     arguments = [argument for argument in module.forward.schema.arguments[1:] if not argument.has_default_value()]
     for argument in arguments:
         if str(argument.type) != "Tensor":
-            raise BadModel(f"model file '{path}' takes '{argument.name}' of type {argument.type}; only tensors can be sent")
+            raise BadModel(
+                f"model file '{path}' takes '{argument.name}' of type {argument.type}; only tensors can be sent"
+            )
     names = [argument.name for argument in arguments]
     return Program(
         call=lambda tensors: module(**dict(zip(names, tensors, strict=True))),
@@ -171,7 +172,7 @@ def _exported(path: Path, device: torch.device) -> Program:
 
 
 def _refuse_opaque(path: Path) -> None:
-    """Opaque constants are unpickled by torch without any check. Read with torch's reader, so that both see the same."""
+    """Torch unpickles opaque constants without any check. Its own reader is used here, so both see the same."""
     from torch.export.pt2_archive._package import PT2ArchiveReader  # noqa: PLC0415 - as torch.export.load does
 
     with PT2ArchiveReader(str(path)) as archive:
@@ -193,7 +194,9 @@ def _configured(program: Program, artifact: Artifact) -> Program:
         return replace(program, outputs=outputs)
     given = [spec.name for spec in config.inputs]
     if len(given) != len(names):
-        raise BadModel(f"config.json of '{artifact.path}' names inputs {given}, but the model takes {names}; correct it")
+        raise BadModel(
+            f"config.json of '{artifact.path}' names inputs {given}, but the model takes {names}; correct it"
+        )
     if sorted(given) != sorted(names) or given == names:
         return replace(program, inputs=config.inputs, outputs=outputs)
     order, call = [given.index(name) for name in names], program.call

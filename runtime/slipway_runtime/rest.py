@@ -120,7 +120,9 @@ def _input(item: JsonObject, where: str, tail: memoryview) -> tuple[Tensor, int]
     if "data" in item:
         raise invalid(f"input '{name}' has both 'data' and 'binary_data_size'")
     if type(size) is not int or not 0 <= size <= len(tail):
-        raise invalid(f"input '{name}' has binary_data_size {str(size)[:40]}, the body has {len(tail)} bytes left for it")
+        raise invalid(
+            f"input '{name}' has binary_data_size {str(size)[:40]}, the body has {len(tail)} bytes left for it"
+        )
     return from_bytes(name, datatype, shape, tail[:size]), size
 
 

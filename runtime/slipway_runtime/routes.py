@@ -10,13 +10,14 @@ blames the client; probes take either), and a deadline is 504 (Triton: 503, whic
 import logging
 import zlib
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import unquote
 
 import orjson
 
 from slipway_runtime import metrics, rest
 from slipway_runtime.errors import Kind, RequestError, invalid
-from slipway_runtime.http_protocol import Request, Response, refusal
+from slipway_runtime.http_messages import Request, Response, refusal
 from slipway_runtime.service import Service
 
 log = logging.getLogger("slipway.rest")
@@ -67,25 +68,34 @@ class Routes:
         return answer()
 
     def _reader(self, parts: list[str]) -> Callable[[], Response] | None:
-        service = self._service
+        answer: Callable[[], Response] | None = None
         match parts:
             case ["v2"]:
-                return lambda: _json(service.server_metadata())
+                answer = self._server_metadata
             case ["v2", "health", "live"]:
-                return lambda: _json({"live": True})
+                answer = partial(_json, {"live": True})
             case ["v2", "health", "ready"]:
-                return lambda: self._ready({"ready": service.is_ready()})
+                answer = partial(self._ready, {"ready": True})
             case ["v2", "models", name]:
-                return lambda: _json(service.model_metadata(name, ""))
+                answer = partial(self._model_metadata, name, "")
             case ["v2", "models", name, "versions", version]:
-                return lambda: _json(service.model_metadata(name, version))
+                answer = partial(self._model_metadata, name, version)
             case ["v2", "models", name, "ready"]:
-                return lambda: self._model_ready(name, "")
+                answer = partial(self._model_ready, name, "")
             case ["v2", "models", name, "versions", version, "ready"]:
-                return lambda: self._model_ready(name, version)
+                answer = partial(self._model_ready, name, version)
             case ["metrics"]:
-                return lambda: Response(200, (service.metrics(),), content_type=metrics.CONTENT_TYPE)
-        return None
+                answer = self._metrics
+        return answer
+
+    def _server_metadata(self) -> Response:
+        return _json(self._service.server_metadata())
+
+    def _model_metadata(self, name: str, version: str) -> Response:
+        return _json(self._service.model_metadata(name, version))
+
+    def _metrics(self) -> Response:
+        return Response(200, (self._service.metrics(),), content_type=metrics.CONTENT_TYPE)
 
     def _ready(self, answer: dict[str, object]) -> Response:
         if self._service.is_ready():

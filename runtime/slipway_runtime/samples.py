@@ -28,7 +28,7 @@ class Hello(nn.Module):
 
 
 class AddSub(nn.Module):
-    def forward(self, INPUT0: Tensor, INPUT1: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803 - Triton's names
+    def forward(self, INPUT0: Tensor, INPUT1: Tensor) -> tuple[Tensor, Tensor]:
         return INPUT0 + INPUT1, INPUT0 - INPUT1
 
 

@@ -1,10 +1,10 @@
 """One server process from start to end: listen, load, serve, drain. The only place objects are put together.
 
-    0 s       listens; live, not ready
-    load      on the model's thread; one request of zeros warms it up
-    ready     answers
-    SIGTERM   not ready; goes on answering (HTTP: with Connection: close) until nothing was asked for
-              --drain-idle seconds or --drain-timeout is over; a second signal ends it at once
+0 s       listens; live, not ready
+load      on the model's thread; one request of zeros warms it up
+ready     answers
+SIGTERM   not ready; goes on answering (HTTP: with Connection: close) until nothing was asked for
+          --drain-idle seconds or --drain-timeout is over; a second signal ends it at once
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Coroutine
 
 from slipway_runtime import artifacts
 from slipway_runtime.cpus import cpu_limit
@@ -25,6 +26,7 @@ from slipway_runtime.settings import Settings
 
 log = logging.getLogger("slipway.server")
 POLL_S = 0.02
+SEND_S = 2.0  # for answers that are written but not yet with the client
 
 
 async def serve(settings: Settings) -> None:
@@ -35,19 +37,29 @@ async def serve(settings: Settings) -> None:
     """
     server = Server(settings)
     stop = _signals()
-    await server.listen()
-    loading = asyncio.create_task(server.load())
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if loading.done():
-        await loading
-        await stopped
-    stop.clear()
-    drained, forced = asyncio.create_task(server.drain()), asyncio.create_task(stop.wait())
-    await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
-    if not drained.done():
-        raise Failure("told to stop a second time, ended at once")
-    await drained
+    try:
+        await server.listen()
+        if not await _done_before(stop, server.load()):
+            log.info("stopped while loading: nobody was answered yet")
+            return
+        await stop.wait()
+        stop.clear()
+        if not await _done_before(stop, server.drain()):
+            raise Failure("told to stop a second time, ended at once")
+    finally:
+        await server.close(0)
+
+
+async def _done_before(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Do `work`, unless told to stop first. Raises what `work` raises."""
+    doing, told = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({doing, told}, return_when=asyncio.FIRST_COMPLETED)
+    if doing.done():
+        told.cancel()
+        await doing
+        return True
+    doing.cancel()
+    return False
 
 
 def _signals() -> asyncio.Event:
@@ -126,19 +138,22 @@ class Server:
         self._http.draining = True
         service.set_draining()
         log.info("draining", extra={"f": {"in_flight": service.in_flight}})
-        while time.monotonic() < ends_s and not self._is_quiet(began_s):
+        while time.monotonic() < ends_s and not self._is_quiet(began_s):  # noqa: ASYNC110 - no one event for three conditions
             await asyncio.sleep(POLL_S)
-        left = service.in_flight
-        # Half a second on top, for answers that are written but not yet sent.
-        grace_s = max(0.0, ends_s - time.monotonic()) + 0.5
+        if left := service.in_flight:
+            raise Failure(
+                f"stopped with {left} requests unfinished after {settings.drain_timeout_s:g} s (--drain-timeout)"
+            )
+        await self.close(SEND_S)
+        log.info("stopped", extra={"f": {"drain_s": round(time.monotonic() - began_s, 3)}})
+
+    async def close(self, grace_s: float) -> None:
+        """Let go of the ports and the connections; what is written has `grace_s` to leave. Safe to call twice."""
         try:
-            async with asyncio.timeout(grace_s):
+            async with asyncio.timeout(grace_s + 1):
                 await asyncio.gather(self._http.close(), self._grpc.close(grace_s))
         except TimeoutError:
-            log.warning("clients did not take their answers in time")
-        if left:
-            raise Failure(f"stopped with {left} requests unfinished after {settings.drain_timeout_s:g} s (--drain-timeout)")
-        log.info("stopped", extra={"f": {"drain_s": round(time.monotonic() - began_s, 3)}})
+            log.debug("clients did not take their last answers in time")
 
     def _is_quiet(self, began_s: float) -> bool:
         service = self._service

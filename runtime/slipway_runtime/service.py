@@ -1,7 +1,7 @@
 """What the server answers, whichever protocol asks: states, metadata, inference. No sockets, no torch.
 
-    LOADING ──▶ READY ──▶ DRAINING        live in all of them; ready in READY only;
-       └──▶ FAILED (the process ends)     requests are answered in READY and DRAINING
+LOADING ──▶ READY ──▶ DRAINING        live in all of them; ready in READY only;
+   └──▶ FAILED (the process ends)     requests are answered in READY and DRAINING
 """
 
 import time

@@ -7,7 +7,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from slipway_runtime.errors import BadConfig
@@ -27,7 +27,7 @@ class Settings:
     http_port: int
     grpc_port: int
     concurrency: int
-    """Requests given to the model at once; 0 = as many as it can use, which is one in this version."""
+    """Requests with the model at once; 0 = as many as it can use: one that runs and one that is next."""
     max_queue: int
     """Requests that may wait for the model; one more is refused."""
     timeout_s: float
@@ -47,7 +47,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Option:
+class Option:
     flag: str
     env: str
     default: Any
@@ -91,40 +91,39 @@ def _name(text: str) -> str:
     return text
 
 
-_OPTIONS: dict[str, _Option] = {
-    "model": _Option("--model", "SLIPWAY_MODEL_PATH", "", str, "a path", "file, folder, or sample://NAME"),
-    "name": _Option("--name", "SLIPWAY_MODEL_NAME", "", _name, "a name without '/'", "name of the model in URLs"),
-    "format": _Option(
+OPTIONS: dict[str, Option] = {
+    "model": Option("--model", "SLIPWAY_MODEL_PATH", "", str, "a path", "file, folder, or sample://NAME"),
+    "name": Option("--name", "SLIPWAY_MODEL_NAME", "", _name, "a name without '/'", "name of the model in URLs"),
+    "format": Option(
         "--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", "torchscript", "torch-export"), "kind of file"
     ),
-    "host": _Option("--host", "SLIPWAY_HOST", "", str, "an address", "address to listen on (default: all)"),
-    "http_port": _Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *_whole(0, 65535), "REST; 0 = any free port"),
-    "grpc_port": _Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *_whole(0, 65535), "gRPC; 0 = any free port"),
-    "concurrency": _Option(
+    "host": Option("--host", "SLIPWAY_HOST", "", str, "an address", "address to listen on (default: all)"),
+    "http_port": Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *_whole(0, 65535), "REST; 0 = any free port"),
+    "grpc_port": Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *_whole(0, 65535), "gRPC; 0 = any free port"),
+    "concurrency": Option(
         "--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", 0, *_whole(0, 100_000), "requests with the model at once"
     ),
-    "max_queue": _Option("--max-queue", "SLIPWAY_MAX_QUEUE", 1000, *_whole(0, 1_000_000), "requests that may wait"),
-    "timeout_s": _Option("--timeout", "SLIPWAY_TIMEOUT_S", 60.0, *_seconds(0.001, 86_400), "seconds for one request"),
-    "max_body_bytes": _Option(
+    "max_queue": Option("--max-queue", "SLIPWAY_MAX_QUEUE", 1000, *_whole(0, 1_000_000), "requests that may wait"),
+    "timeout_s": Option("--timeout", "SLIPWAY_TIMEOUT_S", 60.0, *_seconds(0.001, 86_400), "seconds for one request"),
+    "max_body_bytes": Option(
         "--max-body-bytes", "SLIPWAY_MAX_BODY_BYTES", 64 * MIB, *_whole(1, 2**31 - 1), "largest request"
     ),
-    "idle_timeout_s": _Option(
+    "idle_timeout_s": Option(
         "--idle-timeout", "SLIPWAY_IDLE_TIMEOUT_S", 75.0, *_seconds(0.1, 86_400), "close quiet connections after"
     ),
-    "drain_timeout_s": _Option(
+    "drain_timeout_s": Option(
         "--drain-timeout", "SLIPWAY_DRAIN_TIMEOUT_S", 30.0, *_seconds(0, 86_400), "after SIGTERM, end within"
     ),
-    "drain_idle_s": _Option(
+    "drain_idle_s": Option(
         "--drain-idle", "SLIPWAY_DRAIN_IDLE_S", 1.0, *_seconds(0, 3_600), "after SIGTERM, end when quiet for"
     ),
-    "device": _Option("--device", "SLIPWAY_DEVICE", "auto", *_one_of("auto", "cpu", "cuda"), "where the model runs"),
-    "threads": _Option("--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit"),
-    "log_level": _Option(
+    "device": Option("--device", "SLIPWAY_DEVICE", "auto", *_one_of("auto", "cpu", "cuda"), "where the model runs"),
+    "threads": Option("--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit"),
+    "log_level": Option(
         "--log-level", "SLIPWAY_LOG_LEVEL", "info", *_one_of("debug", "info", "warning", "error"), "least severity"
     ),
-    "log_format": _Option("--log-format", "SLIPWAY_LOG_FORMAT", "json", *_one_of("json", "text"), "form of the log"),
+    "log_format": Option("--log-format", "SLIPWAY_LOG_FORMAT", "json", *_one_of("json", "text"), "form of the log"),
 }
-assert set(_OPTIONS) == {f.name for f in fields(Settings)}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -140,17 +139,17 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> S
     """
     parser = _Parser(prog="slipway-runtime", description="Serve a PyTorch model by the Open Inference Protocol.")
     serve = parser.add_subparsers(required=True, metavar="serve").add_parser("serve", help="serve one model")
-    for key, option in _OPTIONS.items():
+    for key, option in OPTIONS.items():
         text = f"{option.help} [{option.env}, default: {option.default!r}]"
         serve.add_argument(option.flag, dest=key, metavar=key.upper(), help=text)
     given = vars(parser.parse_args(list(argv)))
-    settings = Settings(**{key: _value(option, given[key], env) for key, option in _OPTIONS.items()})
+    settings = Settings(**{key: _value(option, given[key], env) for key, option in OPTIONS.items()})
     if not settings.model:
         raise BadConfig("no model is named; give --model PATH (or SLIPWAY_MODEL_PATH)")
     return settings
 
 
-def _value(option: _Option, given: str | None, env: Mapping[str, str]) -> Any:
+def _value(option: Option, given: str | None, env: Mapping[str, str]) -> Any:
     where, text = (option.flag, given) if given is not None else (option.env, env.get(option.env))
     if text is None or (text == "" and given is None):
         return option.default

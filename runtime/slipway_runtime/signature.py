@@ -18,7 +18,9 @@ def ordered_inputs(request: InferRequest, metadata: Metadata, model: str) -> lis
     wanted = {spec.name for spec in metadata.inputs}
     for name in given:
         if name not in wanted:
-            raise invalid(f"unexpected inference input '{name}' for model '{model}', it takes {_names(metadata.inputs)}")
+            raise invalid(
+                f"unexpected inference input '{name}' for model '{model}', it takes {_names(metadata.inputs)}"
+            )
     missing = [spec.name for spec in metadata.inputs if spec.name not in given]
     if missing:
         raise invalid(

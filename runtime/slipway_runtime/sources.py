@@ -72,7 +72,9 @@ def _pvc(uri: str, claim: str, path: str) -> Source:
         raise BadConfig(f"storageUri '{uri}' must be pvc://CLAIM/PATH")
     found = PVC_MOUNT / path.strip("/")
     if not found.exists():
-        raise MissingModel(f"'{path or '/'}' does not exist on the volume of claim '{claim}'; check the path in '{uri}'")
+        raise MissingModel(
+            f"'{path or '/'}' does not exist on the volume of claim '{claim}'; check the path in '{uri}'"
+        )
     return Source(uri, found, PVC_MOUNT)
 
 
