@@ -5,7 +5,6 @@ Pods belong to their Deployment directly: nothing of Slipway looks at ReplicaSet
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
@@ -13,6 +12,7 @@ from json import dumps
 from slipway.api.manifest import Manifest
 from slipway.kube.kinds import DEPLOYMENT, POD, Kind
 
+from .fields import copied
 from .store import Store
 
 CONTROLLER = "kube-controller-manager"
@@ -66,7 +66,7 @@ def give_up(store: Store, *, only: Choice = lambda _deployment: True) -> None:
         name = deployment["metadata"]["name"]
         message = f'ReplicaSet "{name}" has timed out progressing.'
         late = _condition(store, deployment, "Progressing", False, reason="ProgressDeadlineExceeded", message=message)
-        status = deepcopy(deployment.get("status", {}))
+        status = copied(deployment.get("status", {}))
         others = [known for known in status.get("conditions", []) if known["type"] != "Progressing"]
         _set_status(store, deployment, status | {"conditions": [*others, late]}, CONTROLLER)
 
@@ -104,7 +104,7 @@ def _owner_uids(obj: Manifest) -> set[str]:
 
 
 def _pod(deployment: Manifest, name: str, digest: str) -> Manifest:
-    meta, template = deployment["metadata"], deepcopy(deployment["spec"]["template"])
+    meta, template = deployment["metadata"], copied(deployment["spec"]["template"])
     labels = template["metadata"].get("labels", {}) | {"pod-template-hash": digest}
     owner = {
         "apiVersion": "apps/v1",

@@ -1,12 +1,13 @@
 """Defaults of Slipway's own kinds: from the generated CRDs, as the API server fills them in."""
 
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
 import yaml
 
 from slipway.api.manifest import JSON, Manifest
+
+from .fields import copied
 
 FOLDER = Path(__file__).resolve().parents[2] / "crds"
 
@@ -26,6 +27,6 @@ def fill(value: JSON, schema: Manifest) -> None:
     elif isinstance(value, dict):
         for name, child in schema.get("properties", {}).items():
             if name not in value and "default" in child:
-                value[name] = deepcopy(child["default"])
+                value[name] = copied(child["default"])
             if name in value:
                 fill(value[name], child)

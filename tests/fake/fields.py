@@ -6,13 +6,25 @@ map list is a member itself ("." in FieldsV1) beside the fields inside it.
 
 import json
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
+from typing import TypeVar, cast
 
 from slipway.api.manifest import JSON, Manifest
 
 from .schema import ATOMIC_ITEMS, ATOMIC_MAPS, SETS, Path, field_name, item_key, list_keys
 
 FieldSet = frozenset[Path]
+T = TypeVar("T")
+
+
+def copied(value: T) -> T:
+    """A copy of a JSON value; several times faster than deepcopy, which half of the fake's time would go to."""
+    return cast("T", _copied(value))
+
+
+def _copied(value: JSON) -> JSON:
+    if isinstance(value, dict):
+        return {name: _copied(child) for name, child in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def is_granular_map(value: JSON, path: Path) -> bool:
@@ -67,11 +79,11 @@ def merge(live: JSON, applied: JSON, path: Path = ()) -> JSON:
         merged = dict(live)
         for name, value in applied.items():
             child = (*path, f"f:{name}")
-            merged[name] = merge(live[name], value, child) if name in live else deepcopy(value)
+            merged[name] = merge(live[name], value, child) if name in live else copied(value)
         return merged
     if is_granular_list(live, path) and isinstance(applied, list):
         return _merge_items(live, applied, path)
-    return deepcopy(applied)
+    return copied(applied)
 
 
 def _merge_items(live: list[JSON], applied: list[JSON], path: Path) -> list[JSON]:
@@ -86,9 +98,9 @@ def _merge_items(live: list[JSON], applied: list[JSON], path: Path) -> list[JSON
             continue
         while element not in merged:
             key = waiting.pop(0)
-            merged[key] = merge(old[key], new[key], (*path, key)) if key in old else deepcopy(new[key])
+            merged[key] = merge(old[key], new[key], (*path, key)) if key in old else copied(new[key])
     for key in waiting:
-        merged[key] = deepcopy(new[key])
+        merged[key] = copied(new[key])
     return list(merged.values())
 
 

@@ -5,7 +5,6 @@ to play everybody else (users, controllers, kubelets). Answers are copies; nobod
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -16,6 +15,7 @@ from slipway.kube.errors import AlreadyExists, Conflict, NotFound
 from slipway.kube.kinds import Kind
 
 from . import defaults, ownership, rules, selectors
+from .fields import copied
 from .ownership import Owner, Owners
 from .schema import GENERATION, STATUS_SUBRESOURCE
 
@@ -29,6 +29,10 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 class Stored:
     obj: Manifest
     owners: Owners = field(default_factory=dict)
+    managed_fields: list[Manifest] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.managed_fields = ownership.managed_fields(self.owners, self.obj["apiVersion"])
 
 
 class Store:
@@ -112,7 +116,7 @@ class Store:
     def scale(self, kind: Kind, namespace: str, name: str, replicas: int, *, manager: str) -> None:
         """Merge patch on the scale subresource."""
         live = self._live(kind, (namespace, name))
-        after = deepcopy(live.obj)
+        after = copied(live.obj)
         after["spec"]["replicas"] = replicas
         self._update(kind, live, after, Owner(manager, "Update", "scale"))
 
@@ -122,7 +126,7 @@ class Store:
         if uid and live.obj["metadata"]["uid"] != uid:
             raise Conflict(f'{kind.plural} "{name}": the UID in the precondition ({uid}) is not the live one')
         if live.obj["metadata"].get("finalizers"):
-            after = deepcopy(live.obj)
+            after = copied(live.obj)
             after["metadata"].setdefault("deletionTimestamp", self._time())
             self._store_if_changed(kind, live, after, live.owners)
         else:
@@ -139,7 +143,7 @@ class Store:
 
     def _born(self, kind: Kind, body: Manifest) -> Manifest:
         self._serial += 1
-        obj = deepcopy(body)
+        obj = copied(body)
         if kind.kind in STATUS_SUBRESOURCE:
             obj.pop("status", None)
         obj["metadata"] = {name: value for name, value in obj["metadata"].items() if name not in _SERVER_SET}
@@ -179,7 +183,7 @@ class Store:
         del self._objects[kind][_name(kind, stored.obj)]
         self._revision += 1
         # The last event carries the version of the deletion, as the server's does.
-        gone = Stored(deepcopy(stored.obj), stored.owners)
+        gone = Stored(copied(stored.obj), stored.owners)
         gone.obj["metadata"]["resourceVersion"] = str(self._revision)
         self._tell("DELETED", kind, gone)
         return _answer(gone)
@@ -213,8 +217,8 @@ def _name(kind: Kind, body: Manifest) -> Name:
 
 
 def _answer(stored: Stored) -> Manifest:
-    obj = deepcopy(stored.obj)
-    obj["metadata"]["managedFields"] = ownership.managed_fields(stored.owners, obj["apiVersion"])
+    obj: Manifest = copied(stored.obj)
+    obj["metadata"]["managedFields"] = copied(stored.managed_fields)
     return obj
 
 
@@ -225,12 +229,12 @@ def _identity(obj: Manifest) -> Manifest:
 def _part(live: Manifest, body: Manifest, subresource: str) -> Manifest:
     """What a PUT of `body` means for the whole object: status only through /status, the rest only without."""
     source, target = (body, live) if subresource else (live, body)
-    after = deepcopy({name: value for name, value in target.items() if name != "status"})
+    after = copied({name: value for name, value in target.items() if name != "status"})
     after["metadata"].pop("managedFields", None)
     after["metadata"] |= _identity(live)
     if live["kind"] not in STATUS_SUBRESOURCE:
         return after
-    return after | ({"status": deepcopy(source["status"])} if "status" in source else {})
+    return after | ({"status": copied(source["status"])} if "status" in source else {})
 
 
 def _only(body: Manifest, subresource: str) -> Manifest:
