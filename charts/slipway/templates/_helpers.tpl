@@ -45,10 +45,9 @@ app.kubernetes.io/part-of: slipway
 {{- end -}}
 {{- end -}}
 
+{{/* The uid is the image's own, or the one that the platform assigns to the namespace. */}}
 {{- define "slipway.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
