@@ -5,6 +5,7 @@ served: on a first install the API server needs a moment for them. Every action 
 for a minute at most; then the script ends with 1 and the last problem as its only sentence.
 """
 
+# ruff: noqa: S310, T201 (the addresses come from the chart; the log is the answer)
 import json
 import ssl
 import sys
