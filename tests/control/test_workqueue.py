@@ -233,42 +233,40 @@ Steps = st.lists(st.tuples(st.sampled_from(["add", "background", "later", "retry
 
 
 @given(steps=Steps, workers=st.integers(1, 4))
-def test_whatever_is_added_is_run_after_its_last_addition_and_never_twice_at_once(
+async def test_whatever_is_added_is_run_after_its_last_addition_and_never_twice_at_once(
     steps: list[tuple[str, int]], workers: int
 ) -> None:
-    async def scenario() -> None:
-        waiting = queue(base_s=0.001, cap_s=0.002)
-        running: set[Key] = set()
-        owed: set[Key] = set()
+    waiting = queue(base_s=0.001, cap_s=0.002)
+    running: set[Key] = set()
+    owed: set[Key] = set()
 
-        async def work() -> None:
-            while (key := await waiting.get()) is not None:
-                assert key not in running
-                running.add(key)
-                owed.discard(key)
-                await asyncio.sleep(0)
-                running.discard(key)
-                waiting.done(key)
+    async def work() -> None:
+        while (key := await waiting.get()) is not None:
+            assert key not in running
+            running.add(key)
+            owed.discard(key)
+            await asyncio.sleep(0)
+            running.discard(key)
+            waiting.done(key)
 
-        tasks = [asyncio.create_task(work()) for _ in range(workers)]
-        for step, number in steps:
-            key = (f"ns-{number % 2}", str(number))
-            owed.add(key)
-            match step:
-                case "add":
-                    waiting.add(key)
-                case "background":
-                    waiting.add(key, urgent=False)
-                case "later":
-                    waiting.add_after(key, 0.001)
-                case _:
-                    waiting.retry(key)
-            if number == 0:
-                await asyncio.sleep(0)
-        async with asyncio.timeout(5):
-            while owed or running or len(waiting):  # noqa: ASYNC110 (the whole world is watched)
-                await asyncio.sleep(0.001)
-        waiting.close()
-        await asyncio.gather(*tasks)
-
-    asyncio.run(scenario())
+    tasks = [asyncio.create_task(work()) for _ in range(workers)]
+    for step, number in steps:
+        key = (f"ns-{number % 2}", str(number))
+        owed.add(key)
+        match step:
+            case "add":
+                waiting.add(key)
+            case "background":
+                waiting.add(key, urgent=False)
+            case "later":
+                waiting.add_after(key, 0.001)
+            case _:
+                waiting.retry(key)
+        if number == 0:
+            await asyncio.sleep(0)
+    await asyncio.sleep(1)
+    assert not owed
+    assert not running
+    assert len(waiting) == 0
+    waiting.close()
+    await asyncio.gather(*tasks)
