@@ -70,7 +70,17 @@ def site() -> Iterator[Site]:
 
 def _remove_namespaces(site: Site) -> None:
     """Everything that scenarios made; that it goes is itself a promise: no finalizer holds it."""
-    for name in teams.leftovers(site):
+    names = teams.leftovers(site)
+    if names and site.api.get("customresourcedefinitions", None, "inferenceservices.slipway.dev"):
+        for name in names:
+            teams.clear(Team(site, name))
+        until(
+            "everything of the scenarios has ended",
+            lambda: not teams.busy(site),
+            within_s=120,
+            seen=lambda: teams.busy(site),
+        )
+    for name in names:
         site.api.delete("namespaces", None, name)
     until(
         "the scenarios' namespaces are gone",
@@ -116,7 +126,7 @@ def _namespace(site: Site, title: str) -> Iterator[Team]:
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).removeprefix("test-")[:40].strip("-")
     made = teams.make(site, f"{words}-{secrets.token_hex(2)}")
     yield made
-    site.api.delete("namespaces", None, made.name)  # it goes while the next scenario runs
+    teams.clear(made)
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,18 @@ def test_three_commands_lead_to_a_prediction(site: Site, installation: Installat
         "clusterIP"
     ]
     there = ("--connect-to", f"hello.{team.name}:80:{address}:80", f"http://hello.{team.name}/v2/models/hello/infer")
-    patiently = ("--retry", str(LIMIT_S), "--retry-delay", "1", "--retry-all-errors", "--fail-with-body", "--silent")
+    # A connection begun before kube-proxy knows the address is lost for minutes; no client should wait for it.
+    patiently = (
+        "--connect-timeout",
+        "2",
+        "--retry",
+        str(LIMIT_S),
+        "--retry-delay",
+        "1",
+        "--retry-all-errors",
+        "--fail-with-body",
+        "--silent",
+    )
     answer = json.loads(user.run("curl", *patiently, "--data", json.dumps(QUESTION), *there))
     seconds = time.monotonic() - user.begin
     print(user)

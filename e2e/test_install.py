@@ -163,7 +163,7 @@ def test_namespaced_mode_serves_its_namespace_and_no_other(slipway: Installation
         assert team.names("servingruntimes") == []
         assert team.answers("hello", 1)
     finally:
-        team.site.api.delete("namespaces", None, outside.name)
+        teams.clear(outside)
 
 
 def assert_no_complaints(slipway: Installation) -> None:

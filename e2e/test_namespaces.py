@@ -24,7 +24,7 @@ def test_services_of_one_name_in_two_namespaces_are_strangers(slipway: Installat
         assert other.lives("hello") == lives
         assert other.answers("hello", 101)
     finally:
-        team.site.api.delete("namespaces", None, other.name)
+        teams.clear(other)
 
 
 def test_a_runtime_of_one_namespace_serves_no_other(slipway: Installation, team: Team) -> None:
@@ -45,4 +45,4 @@ def test_a_runtime_of_one_namespace_serves_no_other(slipway: Installation, team:
         words = other.wait("hello", "Accepted", "False", reason="RuntimeNotFound", within_s=10)["message"]
         assert words == "spec.predictor.model.runtime: no runtime 'ours'; there are: slipway-pytorch"
     finally:
-        team.site.api.delete("namespaces", None, other.name)
+        teams.clear(other)

@@ -28,8 +28,13 @@ def steady(shared_slipway: Installation, shared_team: Team) -> Team:
 
 
 def test_nothing_is_written_while_nothing_changes(steady: Team, audit: Audit) -> None:
-    own = {steady.name}
-    until("earlier scenarios' namespaces are gone", lambda: set(teams.leftovers(steady.site)) == own, within_s=90)
+    own = f"{steady.name}/"
+    until(
+        "what earlier scenarios made is gone",
+        lambda: all(place.startswith(own) for place in teams.busy(steady.site)),
+        within_s=60,
+        seen=lambda: teams.busy(steady.site),
+    )
     versions = {name: live(steady, name)["metadata"]["resourceVersion"] for name in SERVICES}
     mark = audit.mark()
     time.sleep(IDLE_S)  # not a wait for something: what happens in this time is what is asked

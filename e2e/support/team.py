@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from e2e.support.api import ApiError, Manifest
+from e2e.support.api import ApiError, Manifest, path
 from e2e.support.manifests import LABEL_REVISION, LABEL_SERVICE, RESTRICTED, client_pod
 from e2e.support.site import Site
 from e2e.support.traffic import Traffic, traffic
@@ -191,7 +191,23 @@ def make(site: Site, name: str, **labels: str) -> Team:
 
 
 def leftovers(site: Site) -> list[str]:
+    """Namespaces of scenarios."""
     return [item["metadata"]["name"] for item in site.api.items("namespaces", selector=MARK)]
+
+
+def clear(team: Team) -> None:
+    """End all that runs, without waiting. The namespace itself waits for the end of the session: deleted while it has
+    pods, it would look for them again only after half of their grace period.
+    """
+    for resource in ("inferenceservices", "deployments", "pods"):
+        team.site.api.call("DELETE", path(resource, team.name), {"propagationPolicy": "Background"})
+
+
+def busy(site: Site) -> list[str]:
+    """Pods and services that are still there in the scenarios' namespaces."""
+    own = set(leftovers(site))
+    found = [item for resource in ("inferenceservices", "pods") for item in site.api.items(resource)]
+    return [f"{m['namespace']}/{m['name']}" for m in (item["metadata"] for item in found) if m["namespace"] in own]
 
 
 def diagnose(team: Team) -> str:
