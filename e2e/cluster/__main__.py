@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import ALL, Busy, ClusterError, Provider, choose, hold
+from . import ALL, Busy, ClusterError, Provider, choose
 from .lock import BUSY
 
 COMMANDS = {
@@ -45,21 +45,16 @@ def _obey(command: str, name: str | None, provider: Provider) -> None:
         print(provider.status())
     elif command == "kubeconfig":
         print(provider.cluster().kubeconfig)
-    else:
-        with hold(f"e2e.cluster {command}"):
-            _change(command, provider)
-
-
-def _change(command: str, provider: Provider) -> None:
-    if command == "down":
+    elif command == "down":
         provider.down()
-        return
-    provider.up()
-    if command == "images":
+    elif command == "up":
+        provider.up()
+        print(provider.cluster().kubeconfig)
+    else:
+        provider.up()
         provider.load(ALL)
         print(*(image.reference for image in ALL), sep="\n")
-    else:
-        print(provider.cluster().kubeconfig)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

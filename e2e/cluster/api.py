@@ -44,9 +44,11 @@ class Api:
             connection.close()
 
 
-def is_node_ready(node: dict[str, Any] | None) -> bool:
-    conditions = node["status"].get("conditions", []) if node else []
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+def is_node_ready(node: dict[str, Any] | None, *, with_gpus: bool = False) -> bool:
+    status = node["status"] if node else {}
+    if with_gpus and "nvidia.com/gpu" not in status.get("capacity", {}):
+        return False
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", []))
 
 
 def is_available(deployment: dict[str, Any] | None) -> bool:

@@ -17,6 +17,7 @@ NODE = {
     "ebtables": "ebtables",
     "ethtool": "ethtool",
     "iproute2": "ip",
+    "procps": "sysctl",
     "openssl": "openssl",
 }
 IMAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "ca-certificates": "/etc/ssl/certs/ca-certificates.crt"}

@@ -20,8 +20,13 @@ class Cluster:
 
 
 class Provider(Protocol):
+    """What changes the cluster takes the lock (lock.py) and raises `Busy` where somebody else has it."""
+
     def cluster(self) -> Cluster:
         """The cluster, whether it runs or not."""
+
+    def is_up(self) -> bool:
+        """Whether it runs and is well."""
 
     def up(self) -> None:
         """Make it run; about a second if it does already."""

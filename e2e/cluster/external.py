@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from . import build
 from .cluster import Cluster
 from .config import GPUS
 from .images import Image
+from .lock import hold
 from .paths import HERE, REPO, cache
 from .shell import ClusterError, logged, run, step
 
@@ -27,9 +29,16 @@ class Kind:
             "kind", self._folder / "kubeconfig", _tool("kubectl"), _tool("helm"), self._folder / "audit" / "audit.log"
         )
 
+    def is_up(self) -> bool:
+        return "slipway" in run(_required("kind"), "get", "clusters").split()
+
     def up(self) -> None:
-        if self._runs():
+        if self.is_up():
             return
+        with hold("creating the kind cluster"):
+            self._create()
+
+    def _create(self) -> None:
         (self._folder / "audit").mkdir(parents=True, exist_ok=True)
         settings = self._folder / "kind.json"
         settings.write_text(json.dumps(_kind_settings(self._folder / "audit")))
@@ -41,33 +50,27 @@ class Kind:
         run(self.cluster().kubectl, "--kubeconfig", self.cluster().kubeconfig, "patch", *node)
 
     def down(self) -> None:
-        if self._runs():
-            with step("deleting the kind cluster"):
-                run(
-                    _required("kind"),
-                    "delete",
-                    "cluster",
-                    "--name",
-                    "slipway",
-                    "--kubeconfig",
-                    self.cluster().kubeconfig,
-                )
+        if self.is_up():
+            target = ("--name", "slipway", "--kubeconfig", self.cluster().kubeconfig)
+            with hold("deleting the kind cluster"), step("deleting the kind cluster"):
+                run(_required("kind"), "delete", "cluster", *target)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def status(self) -> str:
-        return _nodes(self.cluster()) if self._runs() else "kind cluster slipway: not running"
+        return _nodes(self.cluster()) if self.is_up() else "kind cluster slipway: not running"
 
     def load(self, images: Iterable[Image]) -> None:
-        for image in images:
-            if not run("docker", "images", "--quiet", image.reference).strip():
-                command = ("docker", "build", "--file", image.dockerfile, "--tag", image.reference, REPO)
-                with step(f"building {image.name}"):
-                    logged(cache() / "log" / f"image-{image.name}.log", *command)
-            with step(f"bringing {image.name} to the node"):
-                run(_required("kind"), "load", "docker-image", "--name", "slipway", image.reference)
+        with hold("building images"):
+            for image in images:
+                self._load(image)
 
-    def _runs(self) -> bool:
-        return "slipway" in run(_required("kind"), "get", "clusters").split()
+    def _load(self, image: Image) -> None:
+        if not run("docker", "images", "--quiet", image.reference).strip():
+            command = ("docker", "build", "--file", image.dockerfile, "--tag", image.reference, REPO)
+            with step(f"building {image.name}"):
+                logged(cache() / "log" / f"image-{image.name}.log", *command)
+        with step(f"bringing {image.name} to the node"):
+            run(_required("kind"), "load", "docker-image", "--name", "slipway", image.reference)
 
 
 class Context:
@@ -83,9 +86,14 @@ class Context:
         copy.write_text(config)
         return Cluster(f"context:{self._name}", copy, _tool("kubectl"), _tool("helm"), None)
 
-    def up(self) -> None:
+    def is_up(self) -> bool:
         cluster = self.cluster()
-        run(cluster.kubectl, "--kubeconfig", cluster.kubeconfig, "get", "--raw", "/readyz")
+        command = (cluster.kubectl, "--kubeconfig", cluster.kubeconfig, "get", "--raw", "/readyz")
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def up(self) -> None:
+        if not self.is_up():
+            raise ClusterError(f"the cluster of context {self._name} does not answer, and is not ours to start")
 
     def down(self) -> None:
         raise ClusterError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from . import apt, build, builder, node, processes, store
 from .cluster import Cluster
 from .images import Image
+from .lock import hold
 from .paths import HERE, state
 from .shell import run, step
 
@@ -15,20 +16,26 @@ class Local:
         programs, folder = build.programs(), state()
         return Cluster("local", folder / "kubeconfig", programs / "kubectl", programs / "helm", folder / "audit.log")
 
+    def is_up(self) -> bool:
+        return node.is_well(state())
+
     def up(self) -> None:
-        apt.require(apt.NODE)
-        cluster = self.cluster()
-        if not node.is_well(state()):
+        if self.is_up():
+            return
+        with hold("starting the local cluster"):
+            node.require_machine(state())
+            apt.require(apt.NODE)
+            cluster = self.cluster()
             with step("starting a Kubernetes node"):
                 _start(cluster)
 
     def down(self) -> None:
-        with step("stopping the Kubernetes node"):
+        with hold("stopping the local cluster"), step("stopping the Kubernetes node"):
             node.stop(state())
 
     def status(self) -> str:
         running = processes.running(state())
-        health = "well" if node.is_well(state()) else "NOT well" if running else "not running"
+        health = "well" if self.is_up() else "NOT well" if running else "not running"
         lines = [f"local cluster in {state()}: {health}"]
         for name, pids in sorted(running.items()):
             lines.append(f"  {name:<24} {len(pids)} process(es), {sum(map(_rss_mib, pids))} MiB")
@@ -37,9 +44,12 @@ class Local:
         return "\n".join(lines)
 
     def load(self, images: Iterable[Image]) -> None:
-        apt.require(apt.IMAGES)
-        for image in images:
-            if image.reference not in store.names(state()):
+        missing = [image for image in images if image.reference not in store.names(state())]
+        if not missing:
+            return
+        with hold("building images"):
+            apt.require(apt.IMAGES)
+            for image in missing:
                 builder.build(image)
                 with step(f"bringing {image.name} to the node"):
                     store.add_built(state(), image.reference)

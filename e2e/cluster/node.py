@@ -5,18 +5,18 @@ What survives a stop is containerd's store, because images take minutes to impor
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from . import config, network, pki, processes, store
+from . import cgroups, config, network, pki, processes, store
 from .api import Api, is_available, is_node_ready
 from .paths import HERE, digest
 from .shell import ClusterError, run
 
 OWNER = Path("/run/slipway-cluster.owner")  # the folder of the cluster that has the fixed addresses now
+SOCKET_PATH = 107  # bytes; Source: unix(7)
 NODE = "/api/v1/nodes/node"
 DNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns"
 CONTROL_PLANE = ("kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet")
@@ -29,7 +29,7 @@ def is_well(state: Path) -> bool:
     if (state / "version").read_text() != version():
         return False
     api = Api(state / "pki")
-    return api.is_ready() and is_node_ready(api.get(NODE)) and is_available(api.get(DNS))
+    return api.is_ready() and is_node_ready(api.get(NODE), with_gpus=True) and is_available(api.get(DNS))
 
 
 def version() -> str:
@@ -38,8 +38,6 @@ def version() -> str:
 
 def start(state: Path, programs: Path) -> None:
     """Start every daemon anew; the node becomes Ready by itself."""
-    _require_root()
-    _refuse_second_cluster(state)
     stop(state)
     state.mkdir(parents=True, exist_ok=True)
     (state / "audit.log").unlink(missing_ok=True)  # kept by `stop`, for a person to read
@@ -51,7 +49,7 @@ def start(state: Path, programs: Path) -> None:
     for name, content in config.files(state).items():
         (state / name).write_text(content)
     (state / "kubeconfig").chmod(0o600)
-    _make_cgroups()
+    cgroups.create()
     network.create(state)
     commands = config.commands(state, programs)
     for name in ("etcd", "kube-apiserver", "containerd"):
@@ -73,35 +71,32 @@ def wait_ready(state: Path) -> None:
 
 def stop(state: Path) -> None:
     """End it all: processes, containers, mounts, namespaces, routes, cgroups. Safe to call when nothing runs."""
-    _require_root()
+    require_machine(state)
     processes.stop(state, CONTROL_PLANE, 2)
-    _kill_pods()
+    cgroups.kill()
     _forget_containers(state)
     processes.stop(state, (processes.SHIM, "containerd"), 3)
     # The API server would wait up to a minute for hanging watches, and neither has anything to keep.
     processes.stop(state, ("kube-apiserver", "etcd"), 0.5)
     _unmount(state)
-    _remove_cgroups()
-    if OWNER.exists() and OWNER.read_text() == str(state):
-        network.delete()
-        OWNER.unlink()
+    cgroups.remove()
+    network.delete()
+    OWNER.unlink(missing_ok=True)
     _remove_files(state)
 
 
-def _require_root() -> None:
+def require_machine(state: Path) -> None:
+    """Refuse what could not work, or would hurt another cluster; before anything slow or final is done."""
     if os.geteuid() != 0:
         raise ClusterError("the local cluster needs root; run as root, or choose another with CLUSTER=kind")
-
-
-def _refuse_second_cluster(state: Path) -> None:
+    if len(f"{state}/containerd.sock.ttrpc") > SOCKET_PATH:
+        raise ClusterError(f"{state} is too long a path for a Unix socket; set SLIPWAY_CACHE to a shorter one")
     owner = Path(OWNER.read_text()) if OWNER.exists() else state
     if owner != state and processes.running(owner):
         raise ClusterError(
             f"another local cluster runs on this machine, from {owner}; stop it with "
             f"SLIPWAY_CACHE={owner.parent} python -m e2e.cluster down"
         )
-    if owner != state:
-        network.delete()
 
 
 def _wait(done: Callable[[], bool], what: str, log: Path, within_s: float = 60) -> None:
@@ -111,43 +106,6 @@ def _wait(done: Callable[[], bool], what: str, log: Path, within_s: float = 60) 
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
             raise ClusterError(f"waited {within_s:.0f} s for {what}; the end of {log}:\n{tail}")
         time.sleep(0.05)
-
-
-def _cgroup_roots() -> list[Path]:
-    """Our cgroup in every hierarchy: one under version 2, one per controller under version 1."""
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    return [Path(mount[1]) / config.CGROUP for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
-
-
-def _make_cgroups() -> None:
-    for root in _cgroup_roots():
-        root.mkdir(exist_ok=True)
-        if root.parent.joinpath("cpuset.cpus").exists():  # version 1: an empty set admits no process
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                (root / name).write_text((root.parent / name).read_text())
-
-
-def _kill_pods() -> None:
-    """Kill what runs in our cgroups; all of it are containers, and nobody waits for them any more."""
-    deadline = time.monotonic() + 10
-    while pids := {pid for root in _cgroup_roots() for file in root.rglob("cgroup.procs") for pid in _lines(file)}:
-        if time.monotonic() > deadline:
-            raise ClusterError(f"processes {sorted(pids)} of pods do not end")
-        for pid in pids:
-            _kill(int(pid))
-        time.sleep(0.02)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text().split()
-    except OSError:  # gone in between
-        return []
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def _forget_containers(state: Path) -> None:
@@ -166,14 +124,6 @@ def _unmount(state: Path) -> None:
     points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for point in reversed([point for point in points if point.startswith(f"{state}/")]):
         run("umount", "--lazy", point)
-
-
-def _remove_cgroups() -> None:
-    for root in _cgroup_roots():
-        for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
-            folder.rmdir()
-        if root.is_dir():
-            root.rmdir()
 
 
 def _remove_files(state: Path) -> None:
