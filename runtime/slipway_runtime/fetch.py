@@ -72,14 +72,14 @@ def fetch(uri: str, dest: Path, max_bytes: int) -> int:
     staging = dest / STAGING
     shutil.rmtree(staging, ignore_errors=True)  # left by a fetch that was killed
     try:
-        _copy_all(files, staging, _Progress(uri, total))
+        copy_all(files, staging, Progress(uri, total))
         _publish(staging, dest)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return total
 
 
-class _Progress:
+class Progress:
     def __init__(self, uri: str, total: int) -> None:
         self._uri, self._total, self._done = uri, total, 0
         self._next_s = time.monotonic() + PROGRESS_EVERY_S
@@ -94,7 +94,7 @@ class _Progress:
             _say(f"{self._uri}: {_size(self._done)} of {_size(self._total)}")
 
 
-def _copy_all(files: list[tuple[Path, Path]], staging: Path, progress: _Progress) -> None:
+def copy_all(files: list[tuple[Path, Path]], staging: Path, progress: Progress) -> None:
     staging.mkdir()
     for real, relative in files:
         target = staging / relative

@@ -15,14 +15,13 @@ import email.utils
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
 import httptools
 
 from slipway_runtime.http_messages import Request, Response, head_of, joined, path_of, problem, refusal
-from slipway_runtime.tensors import Buffer
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_URL_BYTES = 8 * 1024
@@ -160,7 +159,7 @@ class Connection(asyncio.Protocol):
         self._expire_in(STALL_TIMEOUT_S)
 
     def on_message_complete(self) -> None:
-        if self._input_over:
+        if self._input_over or self._parser.should_upgrade():
             return
         self._receiving = self._expects = False
         request = Request(
@@ -172,7 +171,7 @@ class Connection(asyncio.Protocol):
         )
         self._queue.append(request)
         self._head, self._body = _Head(), []
-        self._input_over = not request.keep_alive or request.method == "CONNECT"
+        self._input_over = not request.keep_alive
         self.expires_s = float("inf")
 
     # --- ours
@@ -211,12 +210,24 @@ class Connection(asyncio.Protocol):
                 self._parser.feed_data(data)
                 data = b""
             except httptools.HttpParserUpgrade as upgrade:
-                # "Upgrade: h2c" (curl --http2, Java's client) is an offer we ignore: the request itself has been
-                # parsed, only the parser has stopped; what follows is the next request.
-                self._parser = httptools.HttpRequestParser(self)
-                data = data[upgrade.args[0] :]
+                data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
                 self._refuse(400, f"not valid HTTP/1.1: {error}")
+
+    def _without_upgrade(self) -> bytes:
+        """The head again, without the offer to speak another protocol, for a parser that still reads its body.
+
+        "Upgrade: h2c" (curl --http2, Java's client) is an offer that may be ignored, but llhttp stops at it.
+        """
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(405, "CONNECT is not served here")
+        fields = [field for field in self._head.fields if field[0].lower() not in (b"upgrade", b"connection")]
+        if not self._parser.should_keep_alive():
+            fields.append((b"Connection", b"close"))
+        lines = [b"%s %s HTTP/1.1" % (method, self._head.url), *(b"%s: %s" % field for field in fields)]
+        self._parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer after what came before, and read no more."""

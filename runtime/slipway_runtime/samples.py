@@ -120,17 +120,17 @@ def make(dest: Path) -> None:
         (folder / "README.md").write_text(f"# {name}\n\n{about}.\n")
 
 
-def main() -> int:
-    if len(sys.argv) != 2:
+def main(argv: list[str]) -> int:
+    if len(argv) != 1:
         sys.stderr.write("usage: python -m slipway_runtime.samples DEST\n")
         return 78
     with warnings.catch_warnings():
         # torch.jit is deprecated, but people have such models; the samples show that they are served.
         warnings.simplefilter("ignore", FutureWarning)
-        make(Path(sys.argv[1]))
-    sys.stderr.write(f"{len(SAMPLES)} samples written to {sys.argv[1]}\n")
+        make(Path(argv[0]))
+    sys.stderr.write(f"{len(SAMPLES)} samples written to {argv[0]}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""Settings: flag before variable before default; what is out of range is named."""
+
+import dataclasses
+
+import pytest
+
+from slipway_runtime.errors import BadConfig
+from slipway_runtime.settings import OPTIONS, Settings, read_settings
+
+
+def test_every_setting_has_a_flag_and_a_variable() -> None:
+    assert set(OPTIONS) == {field.name for field in dataclasses.fields(Settings)}
+    assert len({option.env for option in OPTIONS.values()}) == len(OPTIONS)
+
+
+def test_the_flag_wins_over_the_variable_and_that_over_the_default() -> None:
+    env = {"SLIPWAY_MODEL_PATH": "/env", "SLIPWAY_TIMEOUT_S": "2.5", "SLIPWAY_CONTAINER_CONCURRENCY": ""}
+    settings = read_settings(["serve", "--model", "/flag"], env)
+    assert (settings.model, settings.timeout_s, settings.concurrency, settings.http_port) == ("/flag", 2.5, 0, 8080)
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "sentence"),
+    [
+        pytest.param([], {}, "no model is named; give --model", id="no model"),
+        pytest.param(["--http-port", "70000"], {}, "--http-port is '70000', must be a whole number", id="port"),
+        pytest.param([], {"SLIPWAY_TIMEOUT_S": "nan"}, "SLIPWAY_TIMEOUT_S is 'nan', must be a number", id="nan"),
+        pytest.param([], {"SLIPWAY_TIMEOUT_S": "0"}, "SLIPWAY_TIMEOUT_S is '0', must be a number of", id="no time"),
+        pytest.param([], {"SLIPWAY_CONTAINER_CONCURRENCY": "-1"}, "must be a whole number from 0", id="negative"),
+        pytest.param(["--format", "onnx"], {}, "--format is 'onnx', must be one of auto", id="format"),
+        pytest.param(["--device", "tpu"], {}, "--device is 'tpu', must be one of auto", id="device"),
+        pytest.param(["--name", "a/b"], {}, "--name is 'a/b', must be a name without '/'", id="name"),
+        pytest.param(["--nope", "1"], {}, "unrecognized arguments: --nope", id="unknown flag"),
+        pytest.param(["--http-port", ""], {}, "--http-port is '', must be", id="empty flag"),
+    ],
+)
+def test_a_wrong_setting_is_named(argv: list[str], env: dict[str, str], sentence: str) -> None:
+    with pytest.raises(BadConfig, match=sentence):
+        read_settings(["serve", *argv], env)
+
+
+def test_another_command_is_refused() -> None:
+    with pytest.raises(BadConfig, match="invalid choice"):
+        read_settings(["fly"], {})
