@@ -1,5 +1,6 @@
-"""Options of every test: how many examples hypothesis tries."""
+"""Options of every test: how many examples hypothesis tries, and no event loop that nobody closes."""
 
+import asyncio
 import os
 
 from hypothesis import HealthCheck, settings
@@ -14,3 +15,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("slipway")
+
+# Asyncio makes a loop for whoever asks first outside of one, and nobody closes it: pytest-asyncio asks. With none set
+# on purpose it is told that there is none; else an "unclosed event loop" fails some later test.
+asyncio.set_event_loop(None)

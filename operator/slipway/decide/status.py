@@ -156,10 +156,11 @@ def _without_measures(status: InferenceServiceStatus) -> InferenceServiceStatus:
 
 
 def _body(seen: Situation, new: InferenceServiceStatus) -> Manifest:
+    """The status write. Only the resourceVersion ties it to the object it was decided on: a status apply ignores uid."""
     meta = seen.observed.service["metadata"]
     return {
         "apiVersion": API_VERSION,
         "kind": "InferenceService",
-        "metadata": {key: meta[key] for key in ("name", "namespace", "uid")},
+        "metadata": {key: meta[key] for key in ("name", "namespace", "resourceVersion")},
         "status": new.model_dump(by_alias=True, exclude_none=True, mode="json"),
     }

@@ -77,7 +77,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class SetStatus:
-    """Server-side apply of the whole status."""
+    """Server-side apply of the whole status, refused when the object has changed since."""
 
     body: Manifest
 
