@@ -40,7 +40,8 @@ class ServerProcess:
             for line in self.lines:
                 if line.startswith("{") and (entry := json.loads(line))["message"] == message:
                     return dict(entry)
-            assert self._process.poll() is None, self.lines
+            if self._process.poll() is not None and not self._reader.is_alive():
+                break
             time.sleep(0.01)
         raise AssertionError(f"no '{message}' in {self.lines}")
 
