@@ -104,7 +104,7 @@ REFUSED = [
     refused("long-name", changed(name="a" * 49), "at most 48"),
     refused("name-that-starts-with-a-digit", changed(name="7th"), "metadata.name", "starting with a letter"),
     refused("dotted-name", changed(name="a.b"), "metadata.name", "letters, digits and dashes"),
-    refused("name-that-climbs", changed(name="../etc"), "metadata.name"),
+    refused("name-that-climbs", changed(name="../etc"), "invalid resource name", "may not contain '/'"),
     refused("unicode-name", changed(name="modèle"), "metadata.name"),
     refused("empty-name", changed(name=""), "name"),
     refused("format-with-spaces", model("modelFormat", {"name": "torch script"}), f"{MODEL}.modelFormat.name", "should match"),
@@ -154,9 +154,11 @@ def test_refused_at_apply_with_a_sentence_that_helps(
     operators: dict[str, int], shared_team: Team, manifest: Manifest, words: tuple[str, ...]
 ) -> None:
     assert operators
-    # By server-side apply the mistake alone speaks: client-side apply of a megabyte fails on its own annotation first.
-    where = ("apply", "--server-side", "--namespace", shared_team.name, "--filename", "-")
-    done = shared_team.site.try_kubectl(*where, stdin=documents(manifest))
+    text = documents(manifest)
+    # Client-side apply keeps a copy in an annotation, of a megabyte too, and would speak of that first.
+    how = ("--server-side",) if len(text) > 200_000 else ()
+    where = ("apply", *how, "--namespace", shared_team.name, "--filename", "-")
+    done = shared_team.site.try_kubectl(*where, stdin=text)
     told = done.stderr
     assert done.returncode != 0, f"accepted: {done.stdout}"
     assert len(told) < 3000, f"{len(told)} characters are no sentence: {told[:300]} ..."
