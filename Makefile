@@ -33,6 +33,7 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@$(LOCK) pyproject.toml --extra dev -c locks/torch.txt -o locks/dev.txt
 	@$(LOCK) pyproject.toml --extra runtime -c locks/dev.txt -o locks/runtime.txt
 	@$(LOCK) pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
+	@echo hatchling | $(LOCK) - -c locks/dev.txt -o locks/build.txt
 
 .PHONY: help venv lock
 
@@ -44,7 +45,6 @@ generate: $(VENV)/done ## write the CRDs from the models
 format: $(VENV)/done ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-HELM = $(shell PYTHONPATH=. $(PY) -m e2e.cluster tool helm)
 check: $(VENV)/done ## format, lint, types, import layers, generated files, chart
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make format"; false)
 	@$(BIN)/ruff check --quiet .
@@ -52,7 +52,7 @@ check: $(VENV)/done ## format, lint, types, import layers, generated files, char
 	@$(BIN)/pyright --level error > $(SLIPWAY_CACHE)/pyright.log || (cat $(SLIPWAY_CACHE)/pyright.log; false)
 	@$(BIN)/lint-imports --no-logo > $(SLIPWAY_CACHE)/imports.log || (cat $(SLIPWAY_CACHE)/imports.log; false)
 	@$(PY) -m slipway.crdgen --check crds charts/slipway/files/crds
-	@$(HELM) lint --quiet --strict charts/slipway
+	@$$(PYTHONPATH=. $(PY) -m e2e.cluster tool helm) lint --quiet --strict charts/slipway
 	@echo "check: all well"
 
 up: $(VENV)/done ## the cluster, with Slipway installed

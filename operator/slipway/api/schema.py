@@ -22,9 +22,14 @@ class Schema(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
 
-def rule(cel: str, message: str = "", *, says: str = "") -> dict[str, str]:
-    """One `x-kubernetes-validations` entry; `says` is a CEL expression that builds the sentence from the value."""
-    return {"rule": cel} | ({"message": message} if message else {}) | ({"messageExpression": says} if says else {})
+def rule(cel: str, message: str, *, value: str = "") -> dict[str, str]:
+    """One `x-kubernetes-validations` entry.
+
+    With `value`, a CEL expression of a string, the refused value is quoted after the message. The bare message stays
+    beside it: the API server falls back to it where the value has a line break in it.
+    """
+    quoted = {"messageExpression": f"""'{message}, not "' + {value} + '"'"""} if value else {}
+    return {"rule": cel, "message": message} | quoted
 
 
 def rules(*entries: dict[str, str], **more: Any) -> dict[str, Any]:
@@ -54,14 +59,14 @@ Time = Annotated[str, Field(max_length=64), WithJsonSchema({"type": "string", "f
 
 Duration = Annotated[str, Field(max_length=32)]
 DURATION_RULE = rule(
-    "self.matches('^([0-9]+(ms|s|m|h))+$')",
-    says="'must be a duration such as 500ms, 10s or 1m30s, not \"' + self + '\"'",
+    "self.matches('^([0-9]+(ms|s|m|h))+$')", "must be a duration such as 500ms, 10s or 1m30s", value="self"
 )
 
 # An int-or-string may not carry a `type`, so its text is checked by CEL.
 QUANTITY_RULE = rule(
     "type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0",
-    says="'must be a quantity such as 2, 500m or 8Gi, not \"' + string(self) + '\"'",
+    "must be a quantity such as 2, 500m or 8Gi",
+    value="string(self)",
 )
 Quantity = Annotated[
     int | str,

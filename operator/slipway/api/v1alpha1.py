@@ -102,9 +102,10 @@ class EnvVar(Schema):
         json_schema_extra=rules(
             rule(
                 "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
-                says="'must be letters, digits and _, not starting with a digit, not \"' + self + '\"'",
+                "must be letters, digits and _, not starting with a digit",
+                value="self",
             ),
-            rule("!self.startsWith('SLIPWAY_')", says="'names that start with SLIPWAY_ are reserved: ' + self"),
+            rule("!self.startsWith('SLIPWAY_')", "names that start with SLIPWAY_ are reserved", value="self"),
         ),
     )
     value: str | None = Field(default=None, max_length=8192, description="The value itself.")
@@ -142,8 +143,8 @@ class Model(Schema):
         json_schema_extra=rules(
             rule(
                 f"self.matches('{STORAGE_URI}') && !self.contains('/../') && !self.endsWith('/..')",
-                says='\'must be sample://NAME, pvc://CLAIM/PATH or file:///PATH without "..", not "\''
-                " + (self.size() > 100 ? self.substring(0, 100) + '...' : self) + '\"'",
+                'must be sample://NAME, pvc://CLAIM/PATH or file:///PATH without ".."',
+                value="(self.size() > 100 ? self.substring(0, 100) + '...' : self)",
             )
         ),
     )
@@ -198,7 +199,8 @@ NODE_SELECTOR_RULE = rule(
 
 TIMEOUT_RULE = rule(
     f"!({DURATION_RULE['rule']}) || (duration(self) > duration('0s') && duration(self) <= duration('1h'))",
-    says="'must be longer than 0s and at most 1h, not ' + self",
+    "must be longer than 0s and at most 1h",
+    value="self",
 )
 
 

@@ -156,7 +156,7 @@ def _without_measures(status: InferenceServiceStatus) -> InferenceServiceStatus:
 
 
 def _body(seen: Situation, new: InferenceServiceStatus) -> Manifest:
-    """The status write. Only the resourceVersion ties it to the object it was decided on: a status apply ignores uid."""
+    """The status write. A status apply ignores uid; only the resourceVersion ties it to the object it is about."""
     meta = seen.observed.service["metadata"]
     return {
         "apiVersion": API_VERSION,
