@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
+import math
 import os
 import secrets
 import signal
@@ -79,18 +80,30 @@ class Settings:
                 namespace=env.get("POD_NAMESPACE", "slipway-system"),
                 name=env.get("SLIPWAY_LEASE_NAME", "slipway-operator"),
                 identity=_identity(env),
-                duration_s=read("SLIPWAY_LEASE_DURATION_S", "15", float),
+                duration_s=read("SLIPWAY_LEASE_DURATION_S", "15", _seconds),
             ),
             scope=Scope(
                 namespaces=tuple(filter(None, map(str.strip, env.get("SLIPWAY_WATCH_NAMESPACES", "").split(",")))),
                 cluster_runtimes=read("SLIPWAY_CLUSTER_RUNTIMES", "true", {"true": True, "false": False}.__getitem__),
             ),
-            workers=read("SLIPWAY_WORKERS", "8", int),
+            workers=read("SLIPWAY_WORKERS", "8", _count),
             http_port=read("SLIPWAY_HTTP_PORT", "8080", int),
             log_format=read("SLIPWAY_LOG_FORMAT", "json", logs.Form),
             log_level=read("SLIPWAY_LOG_LEVEL", "info", logs.level),
-            resync_s=read("SLIPWAY_RESYNC_S", "600", float),
+            resync_s=read("SLIPWAY_RESYNC_S", "600", _seconds),
         )
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise ValueError(text)
+    return number
 
 
 def _identity(env: Mapping[str, str]) -> str:

@@ -90,11 +90,13 @@ def registry(scope: Scope, cache: Cache, queue: WorkQueue, metrics: Metrics) -> 
     handlers = kopf.OperatorRegistry()
     for kind in scope.kinds:
         on_event = kopf.on.event(kind.group, kind.version, kind.plural, id=kind.plural, registry=handlers)
-        on_event(_handler(kind, cache, queue, metrics))
+        on_event(enqueuer(kind, cache, queue, metrics))
     return handlers
 
 
-def _handler(kind: Kind, cache: Cache, queue: WorkQueue, metrics: Metrics) -> Any:
+def enqueuer(kind: Kind, cache: Cache, queue: WorkQueue, metrics: Metrics) -> Any:
+    """The handler of one kind: into the cache, and whom it concerns into the queue."""
+
     async def handle(event: kopf.RawEvent, **_: Any) -> None:
         manifest: Any = event["object"]
         metrics.seen(kind.kind)
@@ -129,6 +131,8 @@ async def watch(
     spawned: Callable[[], None] = lambda: None,
 ) -> None:
     """Watch until cancelled. Raises what ended a watcher: then this process has gone blind and must end too.
+
+    Only a cancelled kopf takes its watchers along; when one fails, the others run on until the loop ends.
 
     `spawned` is called once kopf runs, which has by then taken the process's signal handlers for itself.
     `kopf.operator` is not used because it ends by cancelling every task of the loop that is younger than itself.
