@@ -10,28 +10,47 @@ from tests.runtime.process import ServerProcess, start
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from slipway_runtime import samples as maker
+    from slipway_runtime import samples as maker  # noqa: PLC0415 - torch, which most tests do without
 
     folder = tmp_path_factory.mktemp("samples")
     assert maker.main([str(folder)]) == 0
     return folder
 
 
+# What the tests of a session need, by the name they ask for it. Started together: importing torch takes seconds.
+SHARED = {
+    "hello": ("--model", "sample://hello"),
+    "add-sub": ("--model", "sample://add-sub", "--name", "simple"),
+    "slow": ("--model", "sample://slow", "--concurrency", "1", "--max-queue", "2", "--timeout", "3"),
+}
+# These end in the one test that uses them.
+ENDING = {
+    "crashes": ("--model", "sample://broken-crash"),
+    "drains under load": ("--model", "sample://hello"),
+    "drains with a queue": ("--model", "sample://slow", "--concurrency", "1", "--drain-idle", "0"),
+    "drains too long": ("--model", "sample://slow", "--drain-timeout", "0.05"),
+    "drains for ever": ("--model", "sample://hello", "--drain-idle", "1000"),
+}
+
+
+def together(samples: Path, table: dict[str, tuple[str, ...]]) -> Iterator[dict[str, ServerProcess]]:
+    running = {name: start(samples, *arguments) for name, arguments in table.items()}
+    yield running
+    for server in running.values():
+        server.kill()
+
+
 @pytest.fixture(scope="session")
 def servers(samples: Path) -> Iterator[dict[str, ServerProcess]]:
-    """One process per model, all started at once; ready when they are handed out."""
-    running = {
-        "hello": start(samples, "--model", "sample://hello"),
-        "add-sub": start(samples, "--model", str(samples / "add-sub"), "--name", "simple"),
-        "slow": start(samples, "--model", "sample://slow", "--concurrency", "1", "--max-queue", "2", "--timeout", "3"),
-    }
-    try:
+    for running in together(samples, SHARED):
         for server in running.values():
             server.wait_ready()
         yield running
-    finally:
-        for server in running.values():
-            server.stop()
+
+
+@pytest.fixture(scope="session")
+def ending(samples: Path) -> Iterator[dict[str, ServerProcess]]:
+    yield from together(samples, ENDING)
 
 
 @pytest.fixture

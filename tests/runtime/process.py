@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
-DEADLINE_S = 50.0  # importing torch on a busy machine; every wait ends as soon as what it waits for is there
+DEADLINE_S = 200.0  # importing torch on a busy machine; every wait ends as soon as what it waits for is there
 
 
 class ServerProcess:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,13 @@ def model_is_a_link_out(volume: Path) -> None:
     ],
 )
 def test_what_could_leave_the_source_is_refused_and_nothing_is_written(
-    volume: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, spoil, sentence
+    volume: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    spoil: Callable[[Path], None],
+    sentence: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     spoil(volume)
@@ -167,6 +174,7 @@ def test_a_wrong_address_is_refused_in_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    *,
     uri: str,
     code: int,
     sentence: str,

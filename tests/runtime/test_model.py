@@ -19,6 +19,8 @@ from slipway_runtime.model import TorchModel
 from slipway_runtime.samples import SAMPLES, mlp
 from slipway_runtime.tensors import DTYPES, Tensor, TensorSpec
 
+pytestmark = pytest.mark.timeout(300)  # importing torch takes a minute on a machine that does other things
+
 
 def load(path: Path, device: str = "cpu") -> TorchModel:
     return model.load(find(str(path), "auto"), device, threads=1)
@@ -71,7 +73,7 @@ def test_the_samples_are_the_same_each_time(samples: Path, tmp_path: Path) -> No
 def test_a_broken_sample_breaks_as_its_card_says(samples: Path) -> None:
     with pytest.raises(BadModel, match="damaged or cut short"):
         load(samples / "broken-corrupt")
-    with pytest.raises(RequestError, match="^the model failed: this sample fails on purpose$"):
+    with pytest.raises(RequestError, match=r"^the model failed: this sample fails on purpose$"):
         load(samples / "broken-crash").warm_up()
     load(samples / "broken-oom")  # its warm-up takes 3.5 GiB and is left to a pod with a limit
 
@@ -192,7 +194,7 @@ def test_inputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
 
 def test_outputs_the_protocol_cannot_carry_are_an_error(tmp_path: Path) -> None:
     loaded = load(scripted(Complex(), tmp_path / "model.pt"))
-    with pytest.raises(RequestError, match="torch.complex64, which the protocol cannot carry") as caught:
+    with pytest.raises(RequestError, match=r"torch.complex64, which the protocol cannot carry") as caught:
         loaded.run([fp32("x", 1)])
     assert caught.value.kind is Kind.INTERNAL
 
@@ -278,5 +280,5 @@ def test_a_damaged_record_is_bad_data_not_a_crash(samples: Path, tmp_path: Path)
     def change(name: str, data: bytes) -> tuple[str, bytes]:
         return name, data[:-20] if name.endswith("model.json") else data
 
-    with pytest.raises(BadModel, match="cannot be loaded by torch .*save it again"):
+    with pytest.raises(BadModel, match=r"cannot be loaded by torch .*save it again"):
         load(rewritten(samples / "export-mlp" / "model.pt2", tmp_path / "model.pt2", change))

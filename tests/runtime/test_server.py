@@ -15,6 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from tests.runtime.process import ServerProcess
 
+pytestmark = pytest.mark.timeout(300)  # importing torch takes a minute on a machine that does other things
+
 Servers = dict[str, ServerProcess]
 INPUT0 = np.arange(16, dtype=np.int32).reshape(1, 16)
 INPUT1 = np.ones((1, 16), dtype=np.int32)
@@ -155,7 +157,7 @@ async def test_more_than_the_queue_holds_is_refused_and_the_rest_answered(server
 
 
 def test_metrics_of_a_real_process(servers: Servers) -> None:
-    with urllib.request.urlopen(f"http://{servers['hello'].http}/metrics", timeout=20) as response:  # noqa: S310
+    with urllib.request.urlopen(f"http://{servers['hello'].http}/metrics", timeout=20) as response:
         text = response.read().decode()
     assert 'nv_inference_count{model="hello",version="1"}' in text
     assert "process_resident_memory_bytes" in text
