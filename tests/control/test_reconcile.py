@@ -441,3 +441,54 @@ async def test_every_write_carries_a_manager_and_deletes_carry_a_uid(ready: Worl
     managers = {(call.verb, call.resource, call.manager) for call in ready.kube.writes if call.verb != "delete"}
     assert {manager for _, _, manager in managers} == {"slipway", "slipway-scaling"}
     assert {(v, r) for v, r, m in managers if m == "slipway-scaling"} == {("create", "deployments")}
+
+
+async def test_a_foreign_deployment_of_the_revisions_name_is_a_conflict(ready: World) -> None:
+    name = ready.status["stable"]
+    world = World()
+    body = {key: value for key, value in ready.get(DEPLOYMENT, name).items() if key in ("apiVersion", "kind", "spec")}
+    foreign = world.store.create(
+        DEPLOYMENT, body | {"metadata": {"name": name, "namespace": "team"}}, manager="somebody"
+    )
+    world.user_applies(service())
+    await world.operate()
+    assert world.get(DEPLOYMENT, name) == foreign
+    assert world.condition("Ready")["reason"] == world.condition("Stalled")["reason"] == "Conflict"
+    assert f"Deployment {name}: belongs to somebody else" in world.condition("ModelLoaded")["message"]
+
+
+def _paused(live: Manifest) -> None:
+    live["spec"]["paused"] = True
+
+
+def _one_more_port(live: Manifest) -> None:
+    live["spec"]["ports"].append({"name": "admin", "port": 9, "protocol": "TCP", "targetPort": 9})
+
+
+def _other_port(live: Manifest) -> None:
+    live["spec"]["ports"][0]["port"] = 8888
+
+
+def _external(live: Manifest) -> None:
+    live["spec"]["externalIPs"] = ["1.2.3.4"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"), [(DEPLOYMENT, _paused), (SERVICE, _one_more_port), (SERVICE, _other_port), (SERVICE, _external)]
+)
+async def test_what_was_added_beside_is_taken_away(ready: World, kind: Any, edit: Any) -> None:
+    before = ready.picture()
+    for name in ready.names(kind):
+        _edit(ready, kind, name, edit)
+    await ready.converge()
+    assert ready.picture() == before
+    assert "DriftRepaired" in ready.recorder.reasons
+
+
+@pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION])
+async def test_labels_taken_off_come_back(ready: World, kind: Any) -> None:
+    before = ready.picture()
+    for name in ready.names(kind):
+        _edit(ready, kind, name, _unlabelled)
+    await ready.converge()
+    assert ready.picture() == before

@@ -4,6 +4,7 @@ Besides the cache it remembers, per service, what only an answer of the API serv
 somebody else, objects it refused, the generation our own write left. Forgetting that (a restart) costs a request.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,8 +14,9 @@ from slipway.api.manifest import Key, Manifest
 from slipway.api.names import MANAGER, SCALING_MANAGER
 from slipway.control.cache import Cache
 from slipway.control.worker import Done, Outcome
+from slipway.decide.drift import version
 from slipway.decide.plan import UNANSWERED_S, plan
-from slipway.decide.types import Action, Apply, Config, Create, Delete, Observed, Plan, Replace, Scale, SetStatus
+from slipway.decide.types import Action, Config, Create, Delete, Observed, Plan, Replace, Scale, SetStatus
 from slipway.kube.client import Kube
 from slipway.kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from slipway.kube.kinds import (
@@ -26,6 +28,8 @@ from slipway.kube.kinds import (
     SERVICE,
     Kind,
 )
+
+log = logging.getLogger(__name__)
 
 KINDS: dict[str, Kind] = {
     kind.kind: kind for kind in (CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, POD_DISRUPTION_BUDGET, SERVICE)
@@ -49,7 +53,7 @@ class Notes:
     generation: int = 0
     foreign: dict[tuple[str, str], float] = field(default_factory=dict)
     refused: dict[str, tuple[str, float]] = field(default_factory=dict)
-    settled: dict[str, int] = field(default_factory=dict)
+    settled: dict[str, str] = field(default_factory=dict)
     status_written: float = float("-inf")
 
 
@@ -122,6 +126,8 @@ class Reconciler:
     async def _act(self, key: Key, service: Manifest, decision: Plan) -> None:
         for action in decision.actions:
             await self._carry_out(key, service, action)
+        if decision.actions:
+            log.info("acted", extra={"actions": [str(action) for action in decision.actions]})
         for event in decision.events:
             kind = "Warning" if event.warning else "Normal"
             self._events.record(service, kind, event.reason, event.note, "Reconcile")
@@ -150,8 +156,6 @@ class Reconciler:
         match action:
             case Create(body, manager):
                 self._keep(notes, kind, await self._kube.create(kind, body, manager=manager))
-            case Apply(body):
-                self._keep(notes, kind, await self._kube.apply(kind, body, manager=MANAGER))
             case Replace(body):
                 self._keep(notes, kind, await self._kube.replace(kind, body, manager=MANAGER))
             case Scale(deployment, replicas):
@@ -169,8 +173,7 @@ class Reconciler:
 
     def _keep(self, notes: Notes, kind: Kind, written: Manifest) -> None:
         self._cache.put(kind, written)
-        if kind is DEPLOYMENT:
-            notes.settled[written["metadata"]["uid"]] = written["metadata"]["generation"]
+        notes.settled[written["metadata"]["uid"]] = version(written)
 
     async def _refresh(self, kind: Kind, body: Manifest) -> None:
         meta = body["metadata"]
@@ -188,10 +191,10 @@ class Reconciler:
             return
         if not is_owned(live, service):
             self._notes[key].foreign[wanted["kind"], meta["name"]] = self._clock().timestamp() + UNANSWERED_S
-        elif kind is CONTROLLER_REVISION or not live["metadata"].get("deletionTimestamp"):
-            labels = {"uid": live["metadata"]["uid"], **{key: meta[key] for key in ("name", "namespace", "labels")}}
-            body = {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": labels}
-            self._cache.put(kind, await self._kube.apply(kind, body, manager=MANAGER))
+        elif not live["metadata"].get("deletionTimestamp"):
+            labels = (live["metadata"].get("labels") or {}) | meta["labels"]
+            body = live | {"metadata": live["metadata"] | {"labels": labels}}
+            self._cache.put(kind, await self._kube.replace(kind, body, manager=MANAGER))
 
 
 def is_owned(child: Manifest, service: Manifest) -> bool:
@@ -201,5 +204,5 @@ def is_owned(child: Manifest, service: Manifest) -> bool:
     return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
 
 
-def _body(action: Create | Apply | Replace | Delete | SetStatus) -> Manifest:
+def _body(action: Create | Replace | Delete | SetStatus) -> Manifest:
     return action.target if isinstance(action, Delete) else action.body

@@ -16,7 +16,11 @@ SERVER_DEFAULTS: Mapping[str, JSON] = {
     "scheme": "HTTP",
     "securityContext": {},
     "creationTimestamp": None,
+    "sessionAffinity": "None",
+    "internalTrafficPolicy": "Cluster",
 }
+ASSIGNED = ("replicas", "clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
+"""Fields of a child's spec that others set for good: the scale subresource, the API server."""
 SUFFIXES: Mapping[str, Decimal] = {
     "": Decimal(1), "m": Decimal("0.001"), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),
     "T": Decimal(10**12), "P": Decimal(10**15), "E": Decimal(10**18), "Ki": Decimal(2**10), "Mi": Decimal(2**20),
@@ -50,12 +54,8 @@ def quantity(value: JSON) -> Decimal | None:
         return None
 
 
-def has_drifted(wanted: Manifest, live: Manifest) -> bool:
-    """Whether a child must be put right. Annotations and further labels are anybody's; the rest is ours."""
-    return metadata_drifted(wanted, live) or spec_drifted(wanted, live)
-
-
 def metadata_drifted(wanted: Manifest, live: Manifest) -> bool:
+    """Whether labels or owner of a child must be put right. Annotations and further labels are anybody's."""
     labels = live["metadata"].get("labels") or {}
     owners = live["metadata"].get("ownerReferences") or []
     return any(labels.get(key) != value for key, value in wanted["metadata"]["labels"].items()) or any(
@@ -64,4 +64,29 @@ def metadata_drifted(wanted: Manifest, live: Manifest) -> bool:
 
 
 def spec_drifted(wanted: Manifest, live: Manifest) -> bool:
-    return not same(wanted["spec"], {key: value for key, value in live["spec"].items() if key in wanted["spec"]})
+    """Whether the spec of a child must be put right."""
+    spec = {field: value for field, value in wanted["spec"].items() if field != "replicas"}
+    return not same(spec, {f: value for f, value in live["spec"].items() if f in spec or f not in ASSIGNED})
+
+
+def replacement(wanted: Manifest, live: Manifest) -> Manifest:
+    """The live object with everything that is ours put right; what others set for good and their annotations stay."""
+    meta = live["metadata"]
+    kept = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    kept["annotations"] = meta.get("annotations") or {}
+    kept["labels"] = (meta.get("labels") or {}) | wanted["metadata"]["labels"]
+    others = [owner for owner in meta.get("ownerReferences") or [] if not owner.get("controller")]
+    kept["ownerReferences"] = [*others, *wanted["metadata"]["ownerReferences"]]
+    assigned = {field: live["spec"][field] for field in ASSIGNED if field in live["spec"]}
+    return {
+        "apiVersion": wanted["apiVersion"],
+        "kind": wanted["kind"],
+        "metadata": kept,
+        "spec": wanted["spec"] | assigned,
+    }
+
+
+def version(child: Manifest) -> str:
+    """What changes when somebody changes the spec: the generation, for kinds that have none every write."""
+    meta = child["metadata"]
+    return str(meta.get("generation") or meta["resourceVersion"])

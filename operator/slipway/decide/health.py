@@ -26,6 +26,8 @@ class State:
 def model_state(seen: Situation, name: str) -> State:
     if seen.ready(name) > 0:
         return State(loaded=True, reason=Reason.LOADED, message="the model is loaded")
+    if ("Deployment", name) in seen.observed.foreign:
+        return State(loaded=False, reason=Reason.CONFLICT, message=_conflict(seen) or "", faulty=True, terminal=True)
     if words := seen.observed.refused.get(name):
         return State(loaded=False, reason=Reason.INVALID_SPEC, message=words, faulty=True, terminal=True)
     fault = seen.fault(name)
@@ -65,8 +67,8 @@ def _condition(kind: Type, value: bool, reason: Reason, message: str) -> Conditi
 
 def _ready(seen: Situation) -> Condition:
     failing = _failing(seen)
-    if _in_conflict(seen):
-        return _condition(Type.READY, False, Reason.CONFLICT, _conflict_message(seen))
+    if conflict := _without_address(seen):
+        return _condition(Type.READY, False, Reason.CONFLICT, conflict)
     if seen.serving is not None and seen.ready(seen.serving) > 0:
         aside = f"; {failing}" if failing else ""
         return _condition(Type.READY, True, Reason.SERVING, f"revision {seen.serving} answers{aside}")
@@ -95,8 +97,8 @@ def _predictor_ready(seen: Situation) -> Condition:
 
 
 def _routes_ready(seen: Situation) -> Condition:
-    if _in_conflict(seen):
-        return _condition(Type.ROUTES_READY, False, Reason.CONFLICT, _conflict_message(seen))
+    if conflict := _without_address(seen):
+        return _condition(Type.ROUTES_READY, False, Reason.CONFLICT, conflict)
     if seen.serving is None:
         return _condition(Type.ROUTES_READY, False, Reason.NOT_ROUTED, "there is no revision to lead to")
     return _condition(Type.ROUTES_READY, True, Reason.ROUTED, f"the address leads to revision {seen.serving}")
@@ -137,8 +139,8 @@ def _update_available(seen: Situation) -> Condition:
 def _stalled(seen: Situation) -> Condition | None:
     if seen.refusal is not None:
         return _condition(Type.STALLED, True, seen.refusal.reason, seen.refusal.message)
-    if _in_conflict(seen):
-        return _condition(Type.STALLED, True, Reason.CONFLICT, _conflict_message(seen))
+    if conflict := _conflict(seen):
+        return _condition(Type.STALLED, True, Reason.CONFLICT, conflict)
     if seen.target is not None:
         state = model_state(seen, seen.target.name)
         if state.terminal:
@@ -164,9 +166,12 @@ def _failing(seen: Situation) -> str | None:
     return f"revision {seen.target.name} failed: {state.message}" if state.faulty else None
 
 
-def _in_conflict(seen: Situation) -> bool:
-    return ("Service", seen.name) in seen.observed.foreign
+def _without_address(seen: Situation) -> str | None:
+    return _conflict(seen) if ("Service", seen.name) in seen.observed.foreign else None
 
 
-def _conflict_message(seen: Situation) -> str:
-    return f"Service {seen.name} belongs to somebody else and is left alone; rename this InferenceService or remove it"
+def _conflict(seen: Situation) -> str | None:
+    """What of somebody else's stands in the way, in a sentence."""
+    names = ", ".join(f"{kind} {name}" for kind, name in sorted(seen.observed.foreign))
+    text = f"{names}: belongs to somebody else and is left alone; remove it, or rename this InferenceService"
+    return text if names else None

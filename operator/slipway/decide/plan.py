@@ -11,11 +11,10 @@ from datetime import datetime
 
 from slipway.api.manifest import Manifest
 from slipway.api.names import MANAGER, SCALING_MANAGER
-from slipway.decide import pods, resources, status
-from slipway.decide.drift import has_drifted, metadata_drifted, spec_drifted
+from slipway.decide import drift, pods, resources, status
 from slipway.decide.revision import Record
 from slipway.decide.situation import Situation, assess
-from slipway.decide.types import Action, Apply, Config, Create, Delete, Event, Observed, Plan, Replace, Scale
+from slipway.decide.types import Action, Config, Create, Delete, Event, Observed, Plan, Replace, Scale
 
 UNANSWERED_S = 60.0
 """What nobody tells us about (a foreign object goes, a quota is raised) is looked at again after this."""
@@ -37,7 +36,7 @@ def plan(observed: Observed, config: Config, now: datetime) -> Plan:
     update = status.update(seen, config, children)
     return Plan(
         actions=(*children, *update.actions),
-        events=(*update.events, *_repairs(children)),
+        events=(*update.events, *_repairs(seen, children)),
         requeue_after_s=_requeue(seen, update.requeue_after_s),
     )
 
@@ -63,37 +62,15 @@ def _from_pods(seen: Situation, name: str) -> Record | None:
 
 def _deployments(seen: Situation) -> Iterator[Action]:
     for name in sorted(seen.kept & seen.records.keys()):
-        wanted = resources.deployment(seen.observed.service, seen.records[name], seen.replicas(name))
-        live = seen.deployments.get(name)
-        if live is None:
-            if name not in seen.observed.refused and ("Deployment", name) not in seen.observed.foreign:
-                yield Create(wanted, SCALING_MANAGER)
-        elif not live["metadata"].get("deletionTimestamp"):
-            yield from _repair_deployment(seen, wanted, live)
-
-
-def _repair_deployment(seen: Situation, wanted: Manifest, live: Manifest) -> Iterator[Action]:
-    replicas = wanted["spec"].pop("replicas")
-    untouched = seen.observed.settled.get(live["metadata"]["uid"]) == live["metadata"]["generation"]
-    if metadata_drifted(wanted, live) or (not untouched and spec_drifted(wanted, live)):
-        yield Replace(_replacement(wanted, live))
-    if live["spec"].get("replicas", 1) != replicas:
-        yield Scale(live, replicas)
-
-
-def _replacement(wanted: Manifest, live: Manifest) -> Manifest:
-    """The live object with everything that is ours put right; its replicas and others' annotations stay."""
-    meta = live["metadata"]
-    kept = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")}
-    kept["annotations"] = meta.get("annotations") or {}
-    kept["labels"] = (meta.get("labels") or {}) | wanted["metadata"]["labels"]
-    others = [owner for owner in meta.get("ownerReferences") or [] if not owner.get("controller")]
-    kept["ownerReferences"] = [*others, *wanted["metadata"]["ownerReferences"]]
-    spec = wanted["spec"] | {"replicas": live["spec"].get("replicas", 1)}
-    return {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": kept, "spec": spec}
+        replicas, live = seen.replicas(name), seen.deployments.get(name)
+        wanted = resources.deployment(seen.observed.service, seen.records[name], replicas)
+        yield from _ensure(seen, wanted, live, SCALING_MANAGER)
+        if live is not None and live["spec"].get("replicas", 1) != replicas:
+            yield Scale(live, replicas)
 
 
 def _services(seen: Situation) -> Iterator[Action]:
+    """The address comes last: it leads to pods that are asked for already."""
     owner = seen.observed.service
     live = {child["metadata"]["name"]: child for child in seen.observed.services}
     for name in sorted(seen.kept):
@@ -107,14 +84,25 @@ def _budget(seen: Situation) -> Iterator[Action]:
     yield from _ensure(seen, resources.budget(seen.observed.service), live.get(seen.name))
 
 
-def _ensure(seen: Situation, wanted: Manifest, live: Manifest | None) -> Iterator[Action]:
-    """Create what is missing, put right what was edited, leave alone what is somebody else's."""
+def _ensure(seen: Situation, wanted: Manifest, live: Manifest | None, manager: str = MANAGER) -> Iterator[Action]:
+    """Create what is missing, put right what was edited, leave alone what is somebody else's or on its way out."""
     name = wanted["metadata"]["name"]
     if live is None:
         if (wanted["kind"], name) not in seen.observed.foreign and name not in seen.observed.refused:
-            yield Create(wanted, MANAGER)
-    elif not live["metadata"].get("deletionTimestamp") and has_drifted(wanted, live):
-        yield Apply(wanted | {"metadata": wanted["metadata"] | {"uid": live["metadata"]["uid"]}})
+            yield Create(wanted, manager)
+    elif not live["metadata"].get("deletionTimestamp") and _has_drifted(seen, wanted, live):
+        yield Replace(drift.replacement(wanted, live))
+
+
+def _has_drifted(seen: Situation, wanted: Manifest, live: Manifest) -> bool:
+    """Whether to put a child right.
+
+    What our own last write left is as right as it gets, whatever an API server or an admission policy made of it; only
+    the address is written to differ from what it was, when it changes over to another revision.
+    """
+    flip = wanted["spec"].get("selector") != live["spec"].get("selector")
+    settled = seen.observed.settled.get(live["metadata"]["uid"]) == drift.version(live) and not flip
+    return drift.metadata_drifted(wanted, live) or (not settled and drift.spec_drifted(wanted, live))
 
 
 def _removals(seen: Situation, config: Config) -> Iterator[Action]:
@@ -129,9 +117,9 @@ def _removals(seen: Situation, config: Config) -> Iterator[Action]:
         yield Delete(manifest)
 
 
-def _repairs(children: list[Action]) -> Iterator[Event]:
+def _repairs(seen: Situation, children: list[Action]) -> Iterator[Event]:
     for action in children:
-        if isinstance(action, Replace):
+        if isinstance(action, Replace) and not (action.body["kind"] == "Service" and seen.pointer != seen.serving):
             yield status.drift_event(action.body)
 
 

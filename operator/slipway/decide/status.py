@@ -43,7 +43,7 @@ def update(seen: Situation, config: Config, children: list[Action]) -> Update:
 
 
 def drift_event(body: Manifest) -> Event:
-    note = f"{body['kind']} {body['metadata']['name']} was edited; put back to its recorded template"
+    note = f"{body['kind']} {body['metadata']['name']} was edited by somebody else; put right"
     return Event(Reason.DRIFT_REPAIRED, note)
 
 

@@ -32,14 +32,18 @@ class Observed:
     pods: tuple[Manifest, ...] = ()
     runtimes: tuple[Manifest, ...] = ()
     """ServingRuntimes of the namespace and ClusterServingRuntimes."""
-    settled: Mapping[str, int] = field(default_factory=dict)
-    """Deployment uid -> generation that our own last write left; what is unchanged since needs no repair."""
+    settled: Mapping[str, str] = field(default_factory=dict)
+    """Child's uid -> version that our own last write left; what is unchanged since needs no repair."""
     foreign: frozenset[tuple[str, str]] = frozenset()
     """(kind, name) of needed objects that exist and are not ours."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Name of an object that the API server refused to make -> its words."""
     status_age_s: float = float("inf")
     """Seconds since our last status write."""
+
+
+def _title(manifest: Manifest) -> str:
+    return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +53,18 @@ class Create:
     body: Manifest
     manager: str
 
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """Server-side apply to an existing object of ours; the body carries its uid."""
-
-    body: Manifest
+    def __str__(self) -> str:
+        return f"create {_title(self.body)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """PUT with uid and resourceVersion: the only way to take away what others added to a frozen template."""
+    """PUT with uid and resourceVersion: unlike an apply it takes away what others added."""
 
     body: Manifest
+
+    def __str__(self) -> str:
+        return f"replace {_title(self.body)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,16 @@ class Scale:
     deployment: Manifest
     replicas: int
 
+    def __str__(self) -> str:
+        return f"scale {_title(self.deployment)} to {self.replicas}"
+
 
 @dataclass(frozen=True, slots=True)
 class Delete:
     target: Manifest
+
+    def __str__(self) -> str:
+        return f"delete {_title(self.target)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,11 @@ class SetStatus:
 
     body: Manifest
 
+    def __str__(self) -> str:
+        return "write status"
 
-Action = Create | Apply | Replace | Scale | Delete | SetStatus
+
+Action = Create | Replace | Scale | Delete | SetStatus
 
 
 @dataclass(frozen=True, slots=True)
