@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from e2e.cluster import Cluster, choose, hold
 from e2e.cluster.lock import BUSY, TOKEN
 from e2e.cluster.paths import REPO

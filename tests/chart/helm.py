@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from e2e.cluster import build
 
+from e2e.cluster import build
 from slipway.api.manifest import Manifest
 
 REPO = Path(__file__).resolve().parents[2]
