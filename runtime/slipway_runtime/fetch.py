@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slipway_runtime.errors import BadModel, Failure, report
+from slipway_runtime.settings import Parser
 from slipway_runtime.sources import Source, locate
 
 GIB = 1 << 30
@@ -129,14 +130,19 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="slipway_runtime.fetch", description="Copy a model into a folder.")
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m slipway_runtime.fetch", description="Copy a model into a folder.")
     parser.add_argument("uri", metavar="URI")
     parser.add_argument("dest", metavar="DEST", type=Path)
-    parser.add_argument("--max-bytes", type=int, default=int(os.environ.get("SLIPWAY_FETCH_MAX_BYTES", 500 * GIB)))
-    args = parser.parse_args(argv)
+    limit = os.environ.get("SLIPWAY_FETCH_MAX_BYTES", str(500 * GIB))
+    parser.add_argument("--max-bytes", type=int, default=limit, help="[SLIPWAY_FETCH_MAX_BYTES, default: 500 GiB]")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
     started_s = time.monotonic()
     try:
+        args = _arguments(argv)
         count = fetch(args.uri, args.dest, args.max_bytes)
     except Failure as failure:
         return report(failure)

@@ -126,9 +126,11 @@ OPTIONS: dict[str, Option] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are a BadConfig as any other wrong setting, not an exit of argparse's own."""
+
     def error(self, message: str) -> NoReturn:
-        raise BadConfig(f"{message}; 'slipway-runtime serve --help' lists what there is")
+        raise BadConfig(f"{message}; '{self.prog} --help' lists what there is")
 
 
 def read_settings(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
@@ -137,7 +139,7 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> S
     Raises:
         BadConfig: for anything unknown or out of range.
     """
-    parser = _Parser(prog="slipway-runtime", description="Serve a PyTorch model by the Open Inference Protocol.")
+    parser = Parser(prog="slipway-runtime", description="Serve a PyTorch model by the Open Inference Protocol.")
     serve = parser.add_subparsers(required=True, metavar="serve").add_parser("serve", help="serve one model")
     for key, option in OPTIONS.items():
         text = f"{option.help} [{option.env}, default: {option.default!r}]"

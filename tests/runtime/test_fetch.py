@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway_runtime import fetch, sources
+from slipway_runtime import errors, fetch, sources
 from slipway_runtime.errors import BadModel
 from tests.runtime.process import environment
 
@@ -236,3 +236,33 @@ def test_a_source_that_grows_meanwhile_cannot_pass_the_limit(tmp_path: Path) -> 
     files[0][0].write_bytes(b"0123456789")
     with pytest.raises(BadModel, match="changed while it was copied"):
         fetch.copy_all(files, tmp_path / "staging", fetch.Progress("file:///m", total=9))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "sentence"),
+    [
+        pytest.param([], None, "the following arguments are required: URI, DEST", id="none"),
+        pytest.param(["a", "b", "--max-bytes", "many"], None, "--max-bytes: invalid int value: 'many'", id="flag"),
+        pytest.param(["a", "b"], "many", "--max-bytes: invalid int value: 'many'", id="variable"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    env: str | None,
+    sentence: str,
+) -> None:
+    if env:
+        monkeypatch.setenv("SLIPWAY_FETCH_MAX_BYTES", env)
+    code, last = run(capsys, *arguments)
+    assert (code, sentence in last) == (78, True), last
+
+
+def test_the_last_words_stand_where_kubernetes_looks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "TERMINATION_LOG", tmp_path / "termination-log")
+    (tmp_path / "termination-log").touch()
+    _, last = run(capsys, "s3://bucket/key", tmp_path / "dest")
+    assert (tmp_path / "termination-log").read_text() == last
