@@ -35,6 +35,7 @@ from slipway.control.workqueue import WorkQueue
 from slipway.decide.types import Config
 from slipway.edge import handlers, probes
 from slipway.edge.scope import Scope
+from slipway.edge.streams import Streams
 from slipway.edge.sweep import Sweep, prime
 from slipway.kube.auth import Server
 from slipway.kube.client import KubeClient
@@ -139,6 +140,7 @@ class Operator:
             kube=self._kube, cache=self._cache, events=self._events, config=Config(settings.fetcher_image)
         )
         self._workers = Workers(self._queue, self._cache, reconcile, self.metrics)
+        self._streams = Streams(unfenced, settings.scope, self._cache, self._queue, self.metrics)
         self._sweep = Sweep(self._kube, settings.scope, self._cache, self._queue)
         self._handlers = handlers.registry(settings.scope, self._cache, self._queue, self.metrics)
         handlers.sign_in(self._handlers, server)
@@ -175,8 +177,12 @@ class Operator:
 
             lease = start("lease", self._elector.hold())
             events = start("events", self._events.run())
-            if await _unless(stop, prime(self._kube, self._settings.scope, self._cache)):
-                news = [start("watches", self._watch(stop)), start("sweep", self._sweep.run(self._settings.resync_s))]
+            if await _unless(stop, self._look()):
+                news = [
+                    start("watches of what people write", self._watch(stop)),
+                    start("watches of what Slipway makes", self._streams.run(self._sweep.compare)),
+                    start("sweep", self._sweep.run(self._settings.resync_s)),
+                ]
                 work = start("workers", self._workers.run(self._settings.workers))
                 for key in self._cache.services():
                     self._queue.add(key, urgent=False)
@@ -184,6 +190,10 @@ class Operator:
                 await self._wind_down(news, work)
             for task in (events, lease):
                 task.cancel()
+
+    async def _look(self) -> None:
+        await self._streams.begin()
+        await prime(self._kube, self._settings.scope, self._cache)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         chosen = handlers.settings(self._settings.scope)

@@ -12,14 +12,13 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client.configuration import Configuration
 
 from slipway.api.manifest import Manifest
-from slipway.api.names import LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
 from slipway.control.cache import Cache
 from slipway.control.metrics import Metrics
 from slipway.control.workqueue import WorkQueue
 from slipway.edge import handlers
 from slipway.edge.scope import Scope
 from slipway.kube.auth import Server
-from slipway.kube.kinds import CLUSTER_SERVING_RUNTIME, DEPLOYMENT, INFERENCE_SERVICE, POD
+from slipway.kube.kinds import CLUSTER_SERVING_RUNTIME, INFERENCE_SERVICE, SERVING_RUNTIME
 from tests.control.apiserver import ApiServer
 from tests.fake import Store
 
@@ -31,22 +30,6 @@ DEADLINE_S = 5.0
 def service(name: str = "hello", namespace: str = "team") -> Manifest:
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "slipway.dev/v1alpha1", "kind": "InferenceService", "metadata": metadata, "spec": {}}
-
-
-def deployment(name: str = "hello-1", *, ours: bool = True) -> Manifest:
-    labels = {LABEL_SERVICE: "hello"} | ({LABEL_MANAGED_BY: MANAGED_BY} if ours else {})
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": "team", "labels": labels},
-        "spec": {
-            "selector": {"matchLabels": {"a": "b"}},
-            "template": {
-                "metadata": {"labels": {"a": "b"}},
-                "spec": {"containers": [{"name": "model", "image": "x"}]},
-            },
-        },
-    }
 
 
 class Edge:
@@ -80,7 +63,7 @@ class Edge:
 
     async def watching(self) -> None:
         """Every kind is listed and watched."""
-        watches = len(self.scope.kinds)
+        watches = len(self.scope.written)
         await self.until(lambda: sum("watch=true" in path for path in self.api.requests) >= watches)
 
     async def stop(self) -> None:
@@ -121,10 +104,9 @@ async def keys(queue: WorkQueue, count: int) -> set[tuple[str, str]]:
 async def test_what_exists_at_start_is_cached_and_queued() -> None:
     store = Store()
     store.create(INFERENCE_SERVICE, service())
-    store.create(DEPLOYMENT, deployment())
     async with running(store=store) as edge:
         assert await keys(edge.queue, 1) == {HELLO}
-        await edge.until(lambda: edge.cache.service(HELLO) and edge.cache.owned(HELLO, DEPLOYMENT))
+        await edge.until(lambda: edge.cache.service(HELLO))
 
 
 async def test_an_event_reaches_the_cache_and_then_the_queue(edge: Edge) -> None:
@@ -144,16 +126,6 @@ async def test_a_deletion_removes_and_queues(edge: Edge) -> None:
     await edge.api.publish()
     assert await keys(edge.queue, 1) == {HELLO}
     assert edge.cache.service(HELLO) is None
-
-
-async def test_only_what_slipway_made_is_asked_for_of_the_kinds_everybody_uses(edge: Edge) -> None:
-    edge.store.create(DEPLOYMENT, deployment("foreign", ours=False))
-    edge.store.create(DEPLOYMENT, deployment("ours"))
-    await edge.until(lambda: len(list(edge.cache.objects(DEPLOYMENT))) == 1)
-    await edge.watching()
-    for path in edge.api.requests:
-        if "deployments" in path or "pods" in path:
-            assert "labelSelector=app.kubernetes.io/managed-by%3Dslipway" in path or "managed-by=slipway" in path
 
 
 async def test_one_namespace_is_watched_alone_and_cluster_runtimes_are_left_out() -> None:
@@ -213,7 +185,9 @@ async def test_the_real_backoff_never_ends_and_never_exceeds_its_cap() -> None:
 async def test_a_watch_that_ends_for_good_is_raised_so_that_the_process_ends(edge: Edge) -> None:
     await edge.watching()
     edge.settings.networking.error_backoffs = [0.01]
-    edge.api.kinds = tuple(kind for kind in edge.api.kinds if kind != POD)  # the server breaks down on pods
+    edge.api.kinds = tuple(
+        kind for kind in edge.api.kinds if kind != SERVING_RUNTIME
+    )  # the server breaks down on these
     await edge.api.forget_history()
     with pytest.raises(Exception, match="500"):
         await asyncio.wait_for(edge.task, DEADLINE_S)

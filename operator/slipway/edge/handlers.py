@@ -79,16 +79,13 @@ def settings(scope: Scope) -> kopf.OperatorSettings:
     chosen.watching.server_timeout, chosen.watching.client_timeout = 300, 330
     chosen.networking.connect_timeout, chosen.networking.request_timeout = 5, 30
     chosen.networking.error_backoffs = EndlessBackoff()
-    for kind in scope.kinds:
-        if selector := scope.selector(kind):
-            chosen.watching.label_selectors[kind.group, kind.version, kind.plural] = selector
     return chosen
 
 
 def registry(scope: Scope, cache: Cache, queue: WorkQueue, metrics: Metrics) -> kopf.OperatorRegistry:
     """One handler per kind, and nothing else."""
     handlers = kopf.OperatorRegistry()
-    for kind in scope.kinds:
+    for kind in scope.written:
         on_event = kopf.on.event(kind.group, kind.version, kind.plural, id=kind.plural, registry=handlers)
         on_event(enqueuer(kind, cache, queue, metrics))
     return handlers

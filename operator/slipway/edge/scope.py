@@ -14,9 +14,15 @@ class Scope:
     """Whether ClusterServingRuntimes may be read; not by an installation that has namespaced rights only."""
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def written(self) -> tuple[Kind, ...]:
+        """Kinds that people write."""
         cluster = (CLUSTER_SERVING_RUNTIME,) if self.cluster_runtimes else ()
-        return (SERVING_RUNTIME, *cluster, *OWNED, INFERENCE_SERVICE)
+        return (SERVING_RUNTIME, *cluster, INFERENCE_SERVICE)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """All kinds, services last: by then everything that belongs to them is known."""
+        return (*OWNED, *self.written)
 
     def places(self, kind: Kind) -> tuple[str | None, ...]:
         """Namespaces to ask the server for one by one; None asks for everything at once."""

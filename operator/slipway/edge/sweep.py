@@ -57,17 +57,21 @@ class Sweep:
             pause_s = period_s
 
     async def once(self) -> None:
-        """Compare every kind; what cannot be listed now is compared next time."""
+        """Compare every kind."""
         for kind in self._scope.kinds:
-            try:
-                keys = await self._compare(kind)
-            except KubeError as error:
-                log.warning("sweep of %s put off: %s", kind.plural, error)
-                continue
-            if keys:
-                log.info("the sweep found news of %s that no watch brought, for %d services", kind.plural, len(keys))
-            for key in keys:
-                self._queue.add(key, urgent=False)
+            await self.compare(kind)
+
+    async def compare(self, kind: Kind) -> None:
+        """Compare one kind with the cache; what cannot be listed now is compared next time."""
+        try:
+            keys = await self._compare(kind)
+        except KubeError as error:
+            log.warning("sweep of %s put off: %s", kind.plural, error)
+            return
+        if keys:
+            log.info("the sweep found news of %s that no watch brought, for %d services", kind.plural, len(keys))
+        for key in keys:
+            self._queue.add(key, urgent=False)
 
     async def _compare(self, kind: Kind) -> set[Key]:
         known = {place_of(manifest): _uid(manifest) for manifest in self._cache.objects(kind)}

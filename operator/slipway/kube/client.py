@@ -6,7 +6,7 @@ retry, cache or decide anything; the work queue does the retrying, where backoff
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from slipway.kube.fence import Fence
 from slipway.kube.kinds import Kind
 
 _PAGE = 500  # objects per answer of a list: bounds the memory of both sides
+_WATCH_S = 300
+_SILENCE_S = 70.0
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -144,6 +146,42 @@ class KubeClient:
         except NotFound:
             return
 
+    async def version(self, kind: Kind, namespace: str | None) -> str:
+        """The resourceVersion of now, from which a watch misses nothing that comes later."""
+        page = await self._send(_Call("list", "GET", kind, kind.path(namespace), {"limit": "1"}, accept=_METADATA_ONLY))
+        return str(page["metadata"]["resourceVersion"])
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", version: str
+    ) -> AsyncIterator[tuple[str, Manifest]]:
+        """Changes after `version`: ADDED, MODIFIED, DELETED with the object, BOOKMARK with its resourceVersion only.
+
+        Ends when the server ends it, after minutes; the caller goes on from the last resourceVersion it saw.
+
+        Raises:
+            Gone: `version` is too old.
+        """
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        query |= {"timeoutSeconds": str(_WATCH_S)} | ({"labelSelector": selector} if selector else {})
+        call = _Call("watch", "GET", kind, kind.path(namespace), query)
+        code = "error"
+        try:
+            # Bookmarks come once a minute: a stream that is silent for longer is dead, whatever TCP says.
+            timeout = aiohttp.ClientTimeout(total=None, connect=self._timeout_s, sock_read=_SILENCE_S)
+            url = URL(f"{self._url}{call.path}").with_query(query)
+            async with self._session.get(url, timeout=timeout) as response:
+                code = str(response.status)
+                if response.status >= 400:
+                    raise from_response(str(call), response.status, response.headers, await response.read())
+                async for line in _lines(response.content):
+                    yield _event(call, line)
+        except TimeoutError as error:
+            raise Unavailable(f"{call}: silent for {_SILENCE_S:.0f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{call}: {error or type(error).__name__}") from error
+        finally:
+            self._observer(call.verb, call.kind.kind, code)
+
     async def _send(self, call: _Call) -> Manifest:
         data = None if call.body is None else json.dumps(call.body, separators=(",", ":")).encode()
         timeout_s = self._timeout_s
@@ -169,6 +207,23 @@ class KubeClient:
             raise Unavailable(f"{call}: {error or type(error).__name__}") from error
         finally:
             self._observer(call.verb, call.kind.kind, code)
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of any length; aiohttp's own reading by lines refuses those above 128 KiB."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+
+
+def _event(call: _Call, line: bytes) -> tuple[str, Manifest]:
+    event = _decode(call, line)
+    if event["type"] == "ERROR":
+        status = event["object"]
+        raise from_response(str(call), status.get("code", 500), {}, json.dumps(status).encode())
+    return event["type"], event["object"]
 
 
 def _decode(call: _Call, answer: bytes) -> Manifest:
