@@ -24,7 +24,7 @@ from tests.fake import Store
 
 HELLO = ("team", "hello")
 SCOPE = Scope()
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 
 
 def service(name: str = "hello", namespace: str = "team") -> Manifest:

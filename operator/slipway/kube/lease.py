@@ -50,6 +50,11 @@ class Candidacy:
         return self.duration_s * 2 / 15
 
     @property
+    def attempt_s(self) -> float:
+        """Long, so that a server under load can answer; short of the deadline, so that a dead connection is noticed."""
+        return self.renew_deadline_s * 0.6
+
+    @property
     def grace_s(self) -> float:
         """Between the last moment a write may leave and the first a rival may lead."""
         return self.duration_s - self.renew_deadline_s
@@ -122,7 +127,7 @@ class Elector:
         """Take or renew once. `unknown`: no certain answer, in time or at all."""
         sent = self._clock()
         try:
-            async with asyncio.timeout(self._it.renew_deadline_s / 2):
+            async with asyncio.timeout(self._it.attempt_s):
                 self._held = await self._take()
         except (KubeError, TimeoutError) as error:
             self._held = None
