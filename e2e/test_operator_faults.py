@@ -100,20 +100,21 @@ def end_process(slipway: Installation) -> None:
 
 
 @pytest.fixture(scope="module")
-def absent(shared_slipway: Installation, bystander: Team) -> Iterator[Installation]:
+def undisturbed(bystander: Team) -> dict[str, Any]:
+    """The end state of `story`, when nobody dies on the way."""
+    story(bystander, "calm")
+    state = end_state(bystander, "calm")
+    bystander.delete_service("calm")
+    return state
+
+
+@pytest.fixture(scope="module")
+def absent(shared_slipway: Installation, undisturbed: dict[str, Any]) -> Iterator[Installation]:
     """No operator at all."""
-    assert bystander
+    assert undisturbed
     shared_slipway.scale(0)
     yield shared_slipway
     shared_slipway.scale(2)
-
-
-@pytest.fixture
-def undisturbed(slipway: Installation, team: Team) -> dict[str, Any]:
-    """The end state of `story`, when nobody dies on the way."""
-    assert slipway
-    story(team, "calm")
-    return end_state(team, "calm")
 
 
 def story(team: Team, name: str) -> None:

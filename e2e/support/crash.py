@@ -26,6 +26,7 @@ QUIET = ("/leases/", "/events")
 """Writes that are not about a service's state."""
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 LIVES_MAX = 200
+SESSION = web.AppKey("session", ClientSession)
 
 
 class Crashing:
@@ -44,7 +45,7 @@ class Crashing:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}
         target = f"http://127.0.0.1:{self._site.api.port}{request.raw_path}"
-        session = request.app["session"]
+        session = request.app[SESSION]
         async with session.request(request.method, target, headers=headers, data=await request.read()) as upstream:
             is_fatal = request.method != "GET" and upstream.status < 300 and not any(q in request.path for q in QUIET)
             if is_fatal:
@@ -132,7 +133,7 @@ async def _proxy(operator: Crashing) -> web.AppRunner:
     app.router.add_route("*", "/{path:.*}", operator.answer)
 
     async def session(app: web.Application) -> AsyncIterator[None]:
-        async with ClientSession(timeout=ClientTimeout(total=None), auto_decompress=False) as app["session"]:
+        async with ClientSession(timeout=ClientTimeout(total=None), auto_decompress=False) as app[SESSION]:
             yield
 
     app.cleanup_ctx.append(session)
