@@ -21,7 +21,7 @@ $(UV)/done: locks/uv.txt
 $(VENV)/done: locks/dev.txt $(UV)/done
 	@echo "installing the locked development environment (torch is large) ..."
 	@$(UV)/bin/uv venv --quiet --allow-existing --python 3.11 $(VENV)
-	@$(UV)/bin/uv pip install --python $(BIN)/python --require-hashes -r locks/dev.txt
+	@$(UV)/bin/uv pip install --compile-bytecode --python $(BIN)/python --require-hashes -r locks/dev.txt
 	@touch $@
 
 venv: $(VENV)/done ## the development environment; prints where it is
