@@ -15,6 +15,7 @@ from slipway.kube.kinds import (
     DEPLOYMENT,
     INFERENCE_SERVICE,
     POD,
+    POD_DISRUPTION_BUDGET,
     SERVING_RUNTIME,
     Kind,
 )
@@ -81,7 +82,60 @@ def test_what_is_not_news_concerns_nobody_and_changes_nothing(cache: Cache, vers
 
 def test_versions_are_compared_as_numbers(cache: Cache) -> None:
     cache.put(DEPLOYMENT, manifest("hello-1", 99, owner="hello"))
-    assert cache.put(DEPLOYMENT, manifest("hello-1", 100, owner="hello")) == {HELLO}
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 100, owner="hello", spec={"replicas": 2})) == {HELLO}
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 99, owner="hello", spec={"replicas": 3})) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [
+        pytest.param(
+            POD_DISRUPTION_BUDGET,
+            {"status": {"currentHealthy": 1}},
+            {"status": {"currentHealthy": 2}},
+            id="counts of a PDB",
+        ),
+        pytest.param(
+            DEPLOYMENT,
+            {"status": {"readyReplicas": 1, "unavailableReplicas": 1}},
+            {"status": {"readyReplicas": 1, "unavailableReplicas": 2}},
+            id="counts nobody looks at",
+        ),
+        pytest.param(
+            DEPLOYMENT,
+            {},
+            {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}}},
+            id="an annotation",
+        ),
+    ],
+)
+def test_a_change_that_no_decision_looks_at_concerns_nobody(
+    cache: Cache, kind: Kind, before: Manifest, after: Manifest
+) -> None:
+    cache.put(kind, manifest("hello-1", 5, owner="hello", **before))
+    assert cache.put(kind, manifest("hello-1", 6, owner="hello", **after)) == set()
+    kept = cache.get(kind, "team", "hello-1")
+    assert kept is not None
+    assert kept["metadata"]["resourceVersion"] == "6", "it is kept all the same"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param({"status": {"readyReplicas": 1}}, id="ready replicas"),
+        pytest.param({"spec": {"replicas": 2}}, id="spec"),
+        pytest.param({"metadata": {"deletionTimestamp": "now"}}, id="its end"),
+        pytest.param({"metadata": {"ownerReferences": []}}, id="owners"),
+    ],
+)
+def test_a_change_that_decisions_look_at_concerns_its_service(cache: Cache, after: Manifest) -> None:
+    cache.put(DEPLOYMENT, manifest("hello-1", 5, owner="hello"))
+    assert cache.put(DEPLOYMENT, manifest("hello-1", 6, owner="hello", **after)) == {HELLO}
+
+
+def test_an_annotation_on_a_service_is_news(cache: Cache) -> None:
+    annotated = manifest("hello", 9, metadata={"annotations": {"slipway.dev/x": "1"}})
+    assert cache.put(INFERENCE_SERVICE, annotated) == {HELLO}
 
 
 def test_the_late_answer_to_a_write_does_not_bring_a_deleted_object_back(cache: Cache) -> None:
@@ -134,11 +188,16 @@ def test_objects_from_lists_get_the_kind_that_lists_leave_out(cache: Cache) -> N
 
 def test_pods_are_kept_as_small_as_decisions_allow(cache: Cache) -> None:
     spec = {"nodeName": "n1", "containers": [{"name": "model", "env": [{"name": "BIG", "value": "x" * 1000}]}]}
-    status = {"phase": "Running", "conditions": [], "podIPs": [{"ip": "10.0.0.1"}]}
+    ready = {"type": "Ready", "status": "False", "lastProbeTime": None}
+    container = {"name": "model", "image": "i", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    status = {"conditions": [ready, {"type": "Initialized", "status": "True"}], "containerStatuses": [container]}
     cache.put(POD, manifest("p", 9, owner="hello", spec=spec, status=status))
     pod = cache.owned(HELLO, POD)[0]
-    assert pod["spec"] == {"nodeName": "n1"}
-    assert pod["status"] == {"phase": "Running", "conditions": []}
+    assert "spec" not in pod
+    assert pod["status"] == {
+        "conditions": [{"type": "Ready", "status": "False"}],
+        "containerStatuses": [{name: container[name] for name in ("name", "restartCount", "state")}],
+    }
 
 
 def test_nothing_is_left_behind_when_everything_is_removed(cache: Cache) -> None:

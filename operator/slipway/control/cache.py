@@ -11,21 +11,25 @@ from collections.abc import Iterator
 
 from slipway.api.manifest import Key, Manifest
 from slipway.api.names import LABEL_SERVICE
-from slipway.kube.kinds import CLUSTER_SERVING_RUNTIME, INFERENCE_SERVICE, POD, SERVING_RUNTIME, Kind
+from slipway.kube.kinds import (
+    CLUSTER_SERVING_RUNTIME,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    OWNED,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVING_RUNTIME,
+    Kind,
+)
 
 _TOMBSTONES = 4096
 """Deletions remembered: only as many as answers of our own writes can be overtaken by watch events."""
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
-_POD_STATUS = (
-    "phase",
-    "conditions",
-    "containerStatuses",
-    "initContainerStatuses",
-    "startTime",
-    "reason",
-    "message",
-)
+_CONTAINER = ("name", "restartCount", "state", "lastState")
+_CONDITION = ("type", "status", "reason", "message")
+_CONDITIONS = ("PodScheduled", "Ready", "ReplicaFailure")
+_DEPLOYMENT_STATUS = ("observedGeneration", "readyReplicas", "updatedReplicas")
 
 Place = tuple[str, str]
 """Namespace ("" for cluster-scoped) and name."""
@@ -38,7 +42,7 @@ class Cache:
         self._tombstones: OrderedDict[tuple[Kind, Place], int] = OrderedDict()
 
     def put(self, kind: Kind, manifest: Manifest) -> set[Key]:
-        """Keep the object if it is news; the keys it concerns, none if it is not."""
+        """Keep the object if it is newer; the keys it concerns, none if nothing changed that decisions look at."""
         place, version = place_of(manifest), version_of(manifest)
         known = self._objects.get(kind, {}).get(place)
         newest = version_of(known) if known else self._tombstones.get((kind, place), -1)
@@ -48,9 +52,12 @@ class Cache:
         if known:
             self._forget(kind, place, known)  # its labels may have named another service
         kept = _trim_pod(manifest) if kind == POD else _trim(kind, manifest)
+        is_news = known is None or _content(kind, kept) != _content(kind, known)
         self._objects.setdefault(kind, {})[place] = kept
         if owner := _owner(kind, kept):
             self._owned.setdefault((owner, kind), {})[place[1]] = kept
+        if not is_news:
+            return set()
         return self._concerned(kind, kept) | (self._concerned(kind, known) if known else set())
 
     def remove(self, kind: Kind, manifest: Manifest) -> set[Key]:
@@ -139,13 +146,39 @@ def _trim(kind: Kind, manifest: Manifest) -> Manifest:
     annotations = metadata.get("annotations")
     if annotations and _LAST_APPLIED in annotations:
         metadata["annotations"] = {n: value for n, value in annotations.items() if n != _LAST_APPLIED}
-    return manifest | {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+    kept = manifest | {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+    if kind == POD_DISRUPTION_BUDGET:
+        kept.pop("status", None)
+    if kind == DEPLOYMENT:
+        status = manifest.get("status") or {}
+        kept["status"] = _only(status, _DEPLOYMENT_STATUS) | {"conditions": _conditions(status)}
+    return kept
 
 
 def _trim_pod(pod: Manifest) -> Manifest:
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    return {
-        "metadata": {name: pod["metadata"][name] for name in _POD_METADATA if name in pod["metadata"]},
-        "spec": {"nodeName": spec["nodeName"]} if "nodeName" in spec else {},
-        "status": {name: status[name] for name in _POD_STATUS if name in status},
+    status = pod.get("status") or {}
+    containers = {
+        field: [_only(container, _CONTAINER) for container in status[field]]
+        for field in ("initContainerStatuses", "containerStatuses")
+        if status.get(field)
     }
+    return {
+        "metadata": _only(pod["metadata"], _POD_METADATA),
+        "status": {"conditions": _conditions(status), **containers},
+    }
+
+
+def _conditions(status: Manifest) -> list[Manifest]:
+    known = status.get("conditions") or []
+    return [_only(condition, _CONDITION) for condition in known if condition["type"] in _CONDITIONS]
+
+
+def _only(manifest: Manifest, names: tuple[str, ...]) -> Manifest:
+    return {name: manifest[name] for name in names if name in manifest}
+
+
+def _content(kind: Kind, manifest: Manifest) -> Manifest:
+    """What decisions look at: all but the version and, on what Slipway makes, annotations: those are anybody's."""
+    ignored = ("resourceVersion", "annotations") if kind in OWNED else ("resourceVersion",)
+    metadata = {name: value for name, value in manifest["metadata"].items() if name not in ignored}
+    return manifest | {"metadata": metadata}
