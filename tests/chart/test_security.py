@@ -36,9 +36,7 @@ GROUPS_OF_POWER = {"rbac.authorization.k8s.io", "admissionregistration.k8s.io", 
 def leases(namespace: str) -> set[Grant]:
     named = ("slipway-operator",)
     group = "coordination.k8s.io"
-    return {Grant(group, "leases", "create", namespace)} | {
-        Grant(group, "leases", verb, namespace, named) for verb in ("get", "update")
-    }
+    return {Grant(group, "leases", verb, namespace, named) for verb in ("get", "update")}
 
 
 def test_the_operator_may_do_this_and_no_more() -> None:
