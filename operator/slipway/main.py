@@ -33,7 +33,7 @@ from slipway.control.events import Events
 from slipway.control.metrics import Metrics
 from slipway.control.reconcile import Reconciler
 from slipway.control.worker import Workers
-from slipway.control.workqueue import WorkQueue
+from slipway.control.workqueue import Lane, WorkQueue
 from slipway.decide.types import Config
 from slipway.edge import handlers, probes
 from slipway.edge.scope import Scope
@@ -187,7 +187,7 @@ class Operator:
                 ]
                 work = start("workers", self._workers.run(self._settings.workers))
                 for key in self._cache.services():
-                    self._queue.add(key, urgent=False)
+                    self._queue.add(key, Lane.BACKGROUND)
                 await stop.wait()
                 await self._wind_down(news, work)
             for task in (events, lease):

@@ -160,8 +160,8 @@ async def test_a_list_follows_its_pages_to_the_end(kube: KubeClient, server: Ser
     ]
     assert await kube.list(POD, None, selector="a=b") == [{"n": 1}, {"n": 2}]
     first, second = server.calls
-    assert (first.path, first.query) == ("/api/v1/pods", {"limit": "500", "labelSelector": "a=b"})
-    assert second.query == {"limit": "500", "labelSelector": "a=b", "continue": "more"}
+    assert (first.path, first.query) == ("/api/v1/pods", {"limit": "100", "labelSelector": "a=b"})
+    assert second.query == {"limit": "100", "labelSelector": "a=b", "continue": "more"}
 
 
 async def test_a_list_of_metadata_asks_for_no_more_and_survives_a_null_list(kube: KubeClient, server: Server) -> None:

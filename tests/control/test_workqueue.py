@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.api.manifest import Key
-from slipway.control.workqueue import QueueStats, WorkQueue
+from slipway.control.workqueue import Lane, QueueStats, WorkQueue
 
 pytestmark = pytest.mark.looptime
 
@@ -66,30 +66,40 @@ async def test_a_key_added_while_it_runs_runs_once_more_and_only_after_it_is_don
 
 async def test_a_key_added_as_urgent_while_it_runs_for_the_background_comes_back_as_urgent() -> None:
     waiting = queue()
-    waiting.add(A, urgent=False)
+    waiting.add(A, Lane.BACKGROUND)
     await waiting.get()
-    waiting.add(A, urgent=False)
-    waiting.add(A, urgent=True)
-    waiting.add(B, urgent=False)
+    waiting.add(A, Lane.BACKGROUND)
+    waiting.add(A, Lane.NEWS)
+    waiting.add(B, Lane.BACKGROUND)
     waiting.done(A)
     assert await drain(waiting) == [A, B]
 
 
 async def test_urgent_keys_go_before_background_ones_and_move_up_when_they_become_urgent() -> None:
     waiting = queue()
-    waiting.add(A, urgent=False)
-    waiting.add(B, urgent=False)
+    waiting.add(A, Lane.BACKGROUND)
+    waiting.add(B, Lane.BACKGROUND)
     waiting.add(C)
     waiting.add(B)
     assert await drain(waiting) == [C, B, A]
 
 
-async def test_the_background_is_late_but_never_starved() -> None:
+async def test_a_users_change_goes_before_what_the_cluster_did_about_earlier_ones() -> None:
     waiting = queue()
-    waiting.add(A, urgent=False)
+    waiting.add(A)
+    waiting.add(B)
+    waiting.add(C, Lane.CHANGE)
+    waiting.add(B, Lane.CHANGE)
+    assert await drain(waiting) == [C, B, A]
+
+
+@pytest.mark.parametrize("lane", [Lane.NEWS, Lane.BACKGROUND])
+async def test_a_lesser_lane_is_late_but_never_starved(lane: Lane) -> None:
+    waiting = queue()
+    waiting.add(A, lane)
     handed_out = []
     for number in range(20):
-        waiting.add(("team", f"busy-{number}"))
+        waiting.add(("team", f"busy-{number}"), Lane.CHANGE)
         key = await waiting.get()
         assert key is not None
         waiting.done(key)
@@ -257,7 +267,7 @@ async def test_whatever_is_added_is_run_after_its_last_addition_and_never_twice_
             case "add":
                 waiting.add(key)
             case "background":
-                waiting.add(key, urgent=False)
+                waiting.add(key, Lane.BACKGROUND)
             case "later":
                 waiting.add_after(key, 0.001)
             case _:

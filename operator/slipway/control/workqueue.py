@@ -1,11 +1,13 @@
 """Which key is reconciled next, and when a failed one is tried again.
 
 client-go's work queue on one event loop: a key waits at most once, never runs twice at the same time, and an
-`add` during its run makes it run exactly once more. Beyond that, two lanes (what a user or a pod just did goes
-before resyncs) and turns by namespace inside a lane, so that one tenant's thousand changes delay nobody's one.
+`add` during its run makes it run exactly once more. Beyond that, lanes (a user's change goes before the cluster's
+news, those before resyncs) and turns by namespace inside a lane, so that one tenant's thousand changes delay
+nobody's one.
 
-    add ──► lane: namespace a ▸ k1 k2        get ──► running ──► done
-            lane: namespace b ▸ k3 ...                   ▲          │ added meanwhile
+    add ──► CHANGE:     a ▸ k1 k2, b ▸ k3    get ──► running ──► done
+            NEWS:       b ▸ k4                           ▲          │ added meanwhile
+            BACKGROUND: a ▸ k5 ...                       │          │
     add_after / retry ──► timer ──► add                  └──────────┘
 
 All times are seconds of the loop's clock. Not for threads.
@@ -15,12 +17,25 @@ import asyncio
 import random
 from collections import OrderedDict
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from slipway.api.manifest import Key
 
-_BACKGROUND_TURN = 8
-"""Every eighth key comes from the background lane if one waits there: late under load, but never starved."""
+
+class Lane(IntEnum):
+    """Who waits for it; the smaller goes first."""
+
+    CHANGE = 0
+    """Somebody asked for something: the first write for it is what they wait for."""
+    NEWS = 1
+    """The cluster got on with what was asked before."""
+    BACKGROUND = 2
+    """Nobody waits: resyncs, and what concerns everybody at once."""
+
+
+_TURNS = (*[Lane.CHANGE, Lane.CHANGE, Lane.NEWS] * 2, Lane.CHANGE, Lane.BACKGROUND)
+"""Where each key in turn comes from, if one waits there: late under load, but never starved."""
 
 
 class QueueObserver(Protocol):
@@ -39,7 +54,7 @@ class QueueStats:
     longest_running_s: float
 
 
-class _Lane:
+class _Line:
     """First in, first out per namespace; namespaces take turns. Every operation is O(1)."""
 
     def __init__(self) -> None:
@@ -81,11 +96,11 @@ class WorkQueue:
     ) -> None:
         self._base_s, self._cap_s, self._observer = base_s, cap_s, observer
         self._rng = rng or random.Random()  # noqa: S311 (spreads retries, hides nothing)
-        self._urgent, self._background = _Lane(), _Lane()
+        self._lines = {lane: _Line() for lane in Lane}
         self._waiting: dict[Key, float] = {}
         self._running: dict[Key, float] = {}
-        self._again: dict[Key, bool] = {}
-        self._timers: dict[Key, tuple[asyncio.TimerHandle, bool]] = {}
+        self._again: dict[Key, Lane] = {}
+        self._timers: dict[Key, tuple[asyncio.TimerHandle, Lane]] = {}
         self._failures: dict[Key, int] = {}
         self._wakeups: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._turn = 0
@@ -94,23 +109,23 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, key: Key, *, urgent: bool = True) -> None:
-        """Have the key reconciled soon. One that waits in the background moves up if `urgent`."""
+    def add(self, key: Key, lane: Lane = Lane.NEWS) -> None:
+        """Have the key reconciled soon. One that waits in a lesser lane moves up."""
         if self._closed:
             return
         if key in self._running:
-            self._again[key] = urgent or self._again.get(key, False)
+            self._again[key] = min(lane, self._again.get(key, lane))
         elif key not in self._waiting:
             self._waiting[key] = self._now()
-            (self._urgent if urgent else self._background).push(key)
+            self._lines[lane].push(key)
             if self._observer:
                 self._observer.added()
             self._wake_one()
-        elif urgent and key in self._background:
-            self._background.remove(key)
-            self._urgent.push(key)
+        elif lesser := next((line for other, line in self._lines.items() if other > lane and key in line), None):
+            lesser.remove(key)
+            self._lines[lane].push(key)
 
-    def add_after(self, key: Key, delay_s: float, *, urgent: bool = True) -> None:
+    def add_after(self, key: Key, delay_s: float, lane: Lane = Lane.NEWS) -> None:
         """Add after `delay_s`. Of several such wishes for a key the earliest holds, in its own lane."""
         if self._closed:
             return
@@ -119,7 +134,7 @@ class WorkQueue:
             if pending[0].when() <= when:
                 return
             pending[0].cancel()
-        self._timers[key] = asyncio.get_running_loop().call_at(when, self._fire, key), urgent
+        self._timers[key] = asyncio.get_running_loop().call_at(when, self._fire, key), lane
 
     def retry(self, key: Key) -> float:
         """Add after a delay that doubles with every failure until `forget`; returns it."""
@@ -163,7 +178,7 @@ class WorkQueue:
         if self._observer:
             self._observer.worked(self._now() - started)
         if key in self._again:
-            self.add(key, urgent=self._again.pop(key))
+            self.add(key, self._again.pop(key))
 
     def close(self) -> None:
         """Drop what waits and wake every getter; running keys finish undisturbed."""
@@ -173,7 +188,7 @@ class WorkQueue:
         self._timers.clear()
         self._waiting.clear()
         self._again.clear()
-        self._urgent, self._background = _Lane(), _Lane()
+        self._lines = {lane: _Line() for lane in Lane}
         while self._wakeups:
             self._wake_one()
 
@@ -183,13 +198,13 @@ class WorkQueue:
         return QueueStats(len(self._waiting), len(ages), sum(ages), max(ages, default=0.0))
 
     def _next(self) -> Key:
-        self._turn = (self._turn + 1) % _BACKGROUND_TURN
-        background_first = not self._urgent or (self._turn == 0 and self._background)
-        return (self._background if background_first else self._urgent).pop()
+        turn = _TURNS[self._turn]
+        self._turn = (self._turn + 1) % len(_TURNS)
+        return next(self._lines[lane] for lane in (turn, *Lane) if self._lines[lane]).pop()
 
     def _fire(self, key: Key) -> None:
-        _, urgent = self._timers.pop(key)
-        self.add(key, urgent=urgent)
+        _, lane = self._timers.pop(key)
+        self.add(key, lane)
 
     async def _sleep(self) -> None:
         wakeup = asyncio.get_running_loop().create_future()

@@ -15,7 +15,7 @@ import kopf
 
 from slipway.control.cache import Cache
 from slipway.control.metrics import Metrics
-from slipway.control.workqueue import WorkQueue
+from slipway.control.workqueue import Lane, WorkQueue
 from slipway.edge.scope import Scope
 from slipway.kube.auth import Server
 from slipway.kube.kinds import Kind
@@ -74,8 +74,8 @@ def settings(scope: Scope) -> kopf.OperatorSettings:
     chosen.persistence.diffbase_storage = NoDiffBase()
     chosen.persistence.progress_storage = NoProgress()
     chosen.process.ultimate_exiting_timeout = None  # the shutdown is main's
-    chosen.queueing.idle_timeout = 1.0  # an object's task holds 8 to 16 KiB until it ends
-    chosen.watching.chunk_size = 500
+    chosen.queueing.idle_timeout = 0.1  # an object's task holds 8 to 16 KiB and the whole object until it ends
+    chosen.watching.chunk_size = 100  # raw objects in memory at once
     chosen.watching.server_timeout, chosen.watching.client_timeout = 300, 330
     chosen.networking.connect_timeout, chosen.networking.request_timeout = 5, 30
     chosen.networking.error_backoffs = EndlessBackoff()
@@ -98,11 +98,11 @@ def enqueuer(kind: Kind, cache: Cache, queue: WorkQueue, metrics: Metrics) -> An
         manifest: Any = event["object"]
         metrics.seen(kind.kind)
         keys = cache.remove(kind, manifest) if event["type"] == "DELETED" else cache.put(kind, manifest)
-        # Type None is an object of a list, at start or after a gap: nobody waits for that one now.
-        urgent = event["type"] is not None
+        # Type None is an object of a list, at start or after a gap: nobody waits for that one now. And one change of
+        # a runtime concerns many services: they must not delay a change of one.
+        lane = Lane.BACKGROUND if event["type"] is None or len(keys) > 2 else Lane.CHANGE
         for key in keys:
-            # One change of a runtime concerns many services: they must not delay a change of one.
-            queue.add(key, urgent=urgent and len(keys) <= 2)
+            queue.add(key, lane)
 
     return handle
 

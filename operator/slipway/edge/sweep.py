@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from slipway.api.manifest import Key, Manifest
 from slipway.control.cache import Cache, Place, place_of, version_of
-from slipway.control.workqueue import WorkQueue
+from slipway.control.workqueue import Lane, WorkQueue
 from slipway.edge.scope import Scope
 from slipway.kube.client import Kube
 from slipway.kube.errors import KubeError
@@ -53,7 +53,7 @@ class Sweep:
             await asyncio.sleep(pause_s)
             await self.once()
             for key in self._cache.services():
-                self._queue.add_after(key, random.uniform(0, period_s), urgent=False)  # noqa: S311
+                self._queue.add_after(key, random.uniform(0, period_s), Lane.BACKGROUND)  # noqa: S311
             pause_s = period_s
 
     async def once(self) -> None:
@@ -71,7 +71,7 @@ class Sweep:
         if keys:
             log.info("the sweep found news of %s that no watch brought, for %d services", kind.plural, len(keys))
         for key in keys:
-            self._queue.add(key, urgent=False)
+            self._queue.add(key, Lane.BACKGROUND)
 
     async def _compare(self, kind: Kind) -> set[Key]:
         known = {place_of(manifest): _uid(manifest) for manifest in self._cache.objects(kind)}

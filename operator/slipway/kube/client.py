@@ -18,7 +18,7 @@ from slipway.kube.errors import NotFound, Unavailable, from_response
 from slipway.kube.fence import Fence
 from slipway.kube.kinds import Kind
 
-_PAGE = 500  # objects per answer of a list: bounds the memory of both sides
+_PAGE = 100  # objects per answer of a list: bounds the memory of both sides
 _WATCH_S = 300
 _SILENCE_S = 70.0
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
