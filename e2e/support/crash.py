@@ -4,35 +4,32 @@ The state in which that leaves the cluster is the one of a death right before th
 between two writes is met. A proxy between operator and API server pulls the trigger; a supervisor starts the next one.
 """
 
-import asyncio
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-
-from aiohttp import ClientSession, ClientTimeout, web
 
 from e2e.cluster.paths import REPO
 from e2e.support.installation import LEASE, NAMESPACE
 from e2e.support.site import RUNTIME_IMAGE, Site
 
-QUIET = ("/leases/", "/events")
+QUIET = ("/leases", "/events")
 """Writes that are not about a service's state."""
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 LIVES_MAX = 200
-SESSION = web.AppKey("session", ClientSession)
 
 
 class Crashing:
     def __init__(self, site: Site, folder: Path) -> None:
-        self._site, self._log = site, folder / "operator.log"
-        self._kubeconfig = folder / "kubeconfig"
+        self._site, self._log, self._kubeconfig = site, folder / "operator.log", folder / "kubeconfig"
         self._process: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self.fatal: list[str] = []
@@ -40,44 +37,15 @@ class Crashing:
         self.own_ends = 0
         """How often it ended by itself."""
 
-    # The proxy
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}
-        target = f"http://127.0.0.1:{self._site.api.port}{request.raw_path}"
-        session = request.app[SESSION]
-        async with session.request(request.method, target, headers=headers, data=await request.read()) as upstream:
-            is_fatal = request.method != "GET" and upstream.status < 300 and not any(q in request.path for q in QUIET)
-            if is_fatal:
-                await upstream.read()
-                self.kill(f"{request.method} {request.path}")
-                raise ConnectionResetError
-            response = web.StreamResponse(status=upstream.status, headers={"Content-Type": upstream.content_type})
-            await response.prepare(request)
-            async for chunk in upstream.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-            return response
-
     def kill(self, write: str) -> None:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self.fatal.append(write)
 
-    # The supervisor
-
     def supervise(self, port: int) -> None:
-        cluster = {"name": "it", "cluster": {"server": f"http://127.0.0.1:{port}"}}
-        context = {"name": "it", "context": {"cluster": "it", "user": "it"}}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "it",
-            "clusters": [cluster],
-            "contexts": [context],
-        }
-        self._kubeconfig.write_text(json.dumps(config | {"users": [{"name": "it", "user": {}}]}))
+        """Keep one running, until told to stop."""
+        self._kubeconfig.write_text(_kubeconfig(port))
         while not self._stop.is_set() and len(self.fatal) + self.own_ends < LIVES_MAX:
             # The dead cannot lead; waiting for the Lease to expire would only take time.
             self._site.api.delete("leases", NAMESPACE, LEASE)
@@ -106,38 +74,97 @@ class Crashing:
         return self._log.read_text(errors="replace")
 
 
+class Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, operator: Crashing, upstream: int) -> None:
+        super().__init__(("127.0.0.1", 0), Relay)
+        self.operator, self.upstream = operator, upstream
+        self.open: set[socket.socket] = set()
+
+
+class Relay(BaseHTTPRequestHandler):
+    """One request to the API server and its answer back, unless it is the operator's last."""
+
+    server: Proxy
+    protocol_version = "HTTP/1.1"
+
+    def relay(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=900)
+        connection.connect()
+        upstream = connection.sock
+        self.server.open.add(upstream)
+        self.close_connection = True
+        try:
+            connection.request(self.command, self.path, body or None, headers)
+            with connection.getresponse() as answer:
+                if self.is_fatal(answer.status):
+                    answer.read()
+                    self.server.operator.kill(f"{self.command} {self.path}")
+                else:
+                    self.pass_on(answer)
+        except (OSError, http.client.HTTPException, ValueError):
+            pass  # the operator died meanwhile
+        finally:
+            self.server.open.discard(upstream)
+            upstream.close()
+            connection.close()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = relay
+
+    def is_fatal(self, status: int) -> bool:
+        return self.command != "GET" and status < 300 and not any(quiet in self.path for quiet in QUIET)
+
+    def pass_on(self, answer: http.client.HTTPResponse) -> None:
+        self.send_response_only(answer.status)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        while piece := answer.read1(1 << 16):
+            self.wfile.write(piece)
+            self.wfile.flush()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+        """Say nothing."""
+
+
 @contextmanager
 def crashing_operator(site: Site) -> Iterator[Crashing]:
-    with tempfile.TemporaryDirectory() as folder:
-        operator = Crashing(site, Path(folder))
-        loop = asyncio.new_event_loop()
-        runner = loop.run_until_complete(_proxy(operator))
-        proxy = threading.Thread(target=loop.run_forever, daemon=True)
-        proxy.start()
-        supervisor = threading.Thread(target=operator.supervise, args=(runner.addresses[0][1],), daemon=True)
+    with tempfile.TemporaryDirectory() as folder, _served(site, Path(folder)) as (operator, proxy):
+        supervisor = threading.Thread(target=operator.supervise, args=(proxy.server_port,), daemon=True)
         supervisor.start()
         try:
             yield operator
+        except BaseException:
+            print(*operator.fatal, operator.log()[-5000:], sep="\n")
+            raise
         finally:
             operator.stop()
             supervisor.join(10)
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-            loop.call_soon_threadsafe(loop.stop)
-            proxy.join(5)
-            loop.close()
             site.api.delete("leases", NAMESPACE, LEASE)
 
 
-async def _proxy(operator: Crashing) -> web.AppRunner:
-    app = web.Application(client_max_size=1 << 24)
-    app.router.add_route("*", "/{path:.*}", operator.answer)
+@contextmanager
+def _served(site: Site, folder: Path) -> Iterator[tuple[Crashing, Proxy]]:
+    operator = Crashing(site, folder)
+    with Proxy(operator, site.api.port) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield operator, proxy
+        finally:
+            proxy.shutdown()
+            for upstream in list(proxy.open):  # watches, which would wait for the next event
+                with suppress(OSError):
+                    upstream.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
 
-    async def session(app: web.Application) -> AsyncIterator[None]:
-        async with ClientSession(timeout=ClientTimeout(total=None), auto_decompress=False) as app[SESSION]:
-            yield
 
-    app.cleanup_ctx.append(session)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return runner
+def _kubeconfig(port: int) -> str:
+    cluster = {"name": "it", "cluster": {"server": f"http://127.0.0.1:{port}"}}
+    context = {"name": "it", "context": {"cluster": "it", "user": "it"}}
+    user = {"name": "it", "user": {}}
+    about = {"apiVersion": "v1", "kind": "Config", "current-context": "it"}
+    return json.dumps(about | {"clusters": [cluster], "contexts": [context], "users": [user]})
