@@ -47,13 +47,16 @@ class Crashing:
         """Keep one running, until told to stop."""
         self._kubeconfig.write_text(_kubeconfig(port))
         while not self._stop.is_set() and len(self.fatal) + self.own_ends < LIVES_MAX:
-            # The dead cannot lead; waiting for the Lease to expire would only take time.
-            self._site.api.delete("leases", NAMESPACE, LEASE)
+            self.let_go()
             with self._log.open("ab") as log:
                 argv = [sys.executable, "-W", "ignore", "-m", "slipway.main"]
                 self._process = subprocess.Popen(argv, env=self._environment(), cwd=REPO, stdout=log, stderr=log)
             code = self._process.wait()
             self.own_ends += code != -signal.SIGKILL and not self._stop.is_set()
+
+    def let_go(self) -> None:
+        """The dead cannot lead; waiting for their Lease to expire would only take time."""
+        self._site.api.merge("leases", NAMESPACE, LEASE, {"spec": None})
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {
@@ -143,7 +146,7 @@ def crashing_operator(site: Site) -> Iterator[Crashing]:
         finally:
             operator.stop()
             supervisor.join(10)
-            site.api.delete("leases", NAMESPACE, LEASE)
+            operator.let_go()
 
 
 @contextmanager

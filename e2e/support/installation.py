@@ -91,7 +91,7 @@ class Installation:
     def leader(self) -> str:
         """Name of the pod that holds the Lease; empty when nobody does."""
         lease = self.site.api.get("leases", NAMESPACE, LEASE)
-        return str(lease["spec"].get("holderIdentity") or "") if lease else ""
+        return str(lease.get("spec", {}).get("holderIdentity") or "") if lease else ""
 
     def pod(self, pod_name: str) -> Manifest:
         found = next((pod for pod in self.pods() if name(pod) == pod_name), None)
