@@ -195,9 +195,27 @@ def test_pods_are_kept_as_small_as_decisions_allow(cache: Cache) -> None:
     pod = cache.owned(HELLO, POD)[0]
     assert "spec" not in pod
     assert pod["status"] == {
-        "conditions": [{"type": "Ready", "status": "False"}],
+        "conditions": [],
         "containerStatuses": [{name: container[name] for name in ("name", "restartCount", "state")}],
     }
+
+
+def test_the_steps_of_a_good_start_concern_nobody(cache: Cache) -> None:
+    def pod(version: int, **status: Any) -> Manifest:
+        return manifest("p", version, owner="hello", status=status)
+
+    placed, ready = {"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}
+    waiting = {"name": "model", "restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}}
+    running = waiting | {"state": {"running": {"startedAt": "now"}}}
+    cache.put(POD, pod(5))
+    assert cache.put(POD, pod(6, conditions=[placed])) == set()
+    assert cache.put(POD, pod(7, conditions=[placed, ready], containerStatuses=[waiting])) == set()
+    assert cache.put(POD, pod(8, conditions=[placed, ready], containerStatuses=[running])) == set()
+    crashed = running | {"lastState": {"terminated": {"exitCode": 1}}}
+    assert cache.put(POD, pod(9, conditions=[placed, ready], containerStatuses=[crashed])) == {HELLO}
+    assert cache.put(POD, pod(10, conditions=[ready | {"status": "True"}], containerStatuses=[running])) == {HELLO}
+    unplaced = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    assert cache.put(POD, pod(11, conditions=[unplaced])) == {HELLO}
 
 
 def test_nothing_is_left_behind_when_everything_is_removed(cache: Cache) -> None:

@@ -5,6 +5,7 @@ Every type here carries its bounds into the generated CRD, so that a wrong value
 """
 
 import re
+from datetime import datetime
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -86,6 +87,11 @@ def seconds(duration: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         raise ValueError(f"must be a duration such as 500ms, 10s or 1m30s, not {duration!r}")
     return float(sum(int(number) * SECONDS[unit] for number, unit in parts))
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as Kubernetes writes times: UTC, to the second."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 ConditionStatus = Literal["True", "False", "Unknown"]

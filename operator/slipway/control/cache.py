@@ -27,6 +27,7 @@ _TOMBSTONES = 4096
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
 _CONTAINER = ("name", "restartCount", "state", "lastState")
+_STARTING = ("ContainerCreating", "PodInitializing")
 _CONDITION = ("type", "status", "reason", "message")
 _CONDITIONS = ("PodScheduled", "Ready", "ReplicaFailure")
 _DEPLOYMENT_STATUS = ("observedGeneration", "readyReplicas", "updatedReplicas")
@@ -156,16 +157,29 @@ def _trim(kind: Kind, manifest: Manifest) -> Manifest:
 
 
 def _trim_pod(pod: Manifest) -> Manifest:
+    """A pod without the steps of a good start: only a fault, readiness and the end are anybody's business."""
     status = pod.get("status") or {}
     containers = {
-        field: [_only(container, _CONTAINER) for container in status[field]]
+        field: [_trim_container(container) for container in status[field]]
         for field in ("initContainerStatuses", "containerStatuses")
         if status.get(field)
     }
+    conditions = [c for c in _conditions(status) if (c["type"] == "Ready") == (c["status"] == "True")]
     return {
         "metadata": _only(pod["metadata"], _POD_METADATA),
-        "status": {"conditions": _conditions(status), **containers},
+        "status": {"conditions": conditions} | {f: kept for f, kept in containers.items() if any(map(_ended, kept))},
     }
+
+
+def _trim_container(container: Manifest) -> Manifest:
+    state = container.get("state") or {}
+    if (state.get("waiting") or {}).get("reason") in _STARTING or "running" in state:
+        state = {}
+    return _only(container, _CONTAINER) | {"state": state}
+
+
+def _ended(container: Manifest) -> bool:
+    return bool(container["state"] or container.get("lastState"))
 
 
 def _conditions(status: Manifest) -> list[Manifest]:

@@ -8,6 +8,7 @@ Reconciling = something is under way                               } neither whe
 from dataclasses import dataclass
 
 from slipway.api.conditions import Reason, Type
+from slipway.api.schema import ConditionStatus, timestamp
 from slipway.api.status import Condition
 from slipway.decide.situation import Situation
 
@@ -37,7 +38,7 @@ def model_state(seen: Situation, name: str) -> State:
 
 
 def conditions(seen: Situation) -> list[Condition]:
-    """All conditions of a service, in the order people read them; transition times are not set here."""
+    """All conditions of a service, in the order people read them."""
     found = [
         _ready(seen),
         _accepted(seen),
@@ -49,112 +50,124 @@ def conditions(seen: Situation) -> list[Condition]:
         _update_available(seen),
     ]
     progress = _stalled(seen) or _reconciling(seen)
-    generation = int(seen.observed.service["metadata"]["generation"])
-    return [
-        c.model_copy(update={"observed_generation": generation}) for c in [*found, *([progress] if progress else [])]
-    ]
+    return [*found, *([progress] if progress else [])]
 
 
-def _condition(kind: Type, value: bool, reason: Reason, message: str) -> Condition:
+def _condition(seen: Situation, kind: Type, value: bool, reason: Reason, message: str) -> Condition:
+    """A condition whose transition time moves only when its status does."""
+    status: ConditionStatus = "True" if value else "False"
+    before = seen.conditions.get(kind)
+    same = before is not None and before.status == status
     return Condition(
         type=kind,
-        status="True" if value else "False",
+        status=status,
         reason=reason,
         message=message[:2048],
-        last_transition_time="",
+        observed_generation=seen.generation,
+        last_transition_time=before.last_transition_time if before and same else timestamp(seen.now),
     )
 
 
 def _ready(seen: Situation) -> Condition:
     failing = _failing(seen)
     if conflict := _without_address(seen):
-        return _condition(Type.READY, False, Reason.CONFLICT, conflict)
+        return _condition(seen, Type.READY, False, Reason.CONFLICT, conflict)
     if seen.serving is not None and seen.ready(seen.serving) > 0:
         aside = f"; {failing}" if failing else ""
-        return _condition(Type.READY, True, Reason.SERVING, f"revision {seen.serving} answers{aside}")
+        return _condition(seen, Type.READY, True, Reason.SERVING, f"revision {seen.serving} answers{aside}")
     if seen.target is None and seen.refusal is not None:
-        return _condition(Type.READY, False, seen.refusal.reason, seen.refusal.message)
+        return _condition(seen, Type.READY, False, seen.refusal.reason, seen.refusal.message)
     name = seen.serving or (seen.target.name if seen.target else "")
     state = model_state(seen, name)
     reason = state.reason if state.faulty else Reason.NOT_YET_SERVING
-    return _condition(Type.READY, False, reason, f"revision {name}: {state.message}")
+    return _condition(seen, Type.READY, False, reason, f"revision {name}: {state.message}")
 
 
 def _accepted(seen: Situation) -> Condition:
     if seen.refusal is None:
-        return _condition(Type.ACCEPTED, True, Reason.ACCEPTED, "the spec can be honoured")
+        return _condition(seen, Type.ACCEPTED, True, Reason.ACCEPTED, "the spec can be honoured")
     still = f"; revision {seen.stable} is still served" if seen.stable else ""
-    return _condition(Type.ACCEPTED, False, seen.refusal.reason, seen.refusal.message + still)
+    return _condition(seen, Type.ACCEPTED, False, seen.refusal.reason, seen.refusal.message + still)
 
 
 def _predictor_ready(seen: Situation) -> Condition:
     if seen.serving is None:
-        return _condition(Type.PREDICTOR_READY, False, Reason.REPLICAS_MISSING, "no revision yet")
+        return _condition(seen, Type.PREDICTOR_READY, False, Reason.REPLICAS_MISSING, "no revision yet")
     ready, wanted = seen.ready(seen.serving), seen.replicas(seen.serving)
     reason = Reason.REPLICAS_READY if ready >= wanted else Reason.REPLICAS_MISSING
     message = f"{ready} of {wanted} replicas of revision {seen.serving} are ready"
-    return _condition(Type.PREDICTOR_READY, ready >= wanted, reason, message)
+    return _condition(seen, Type.PREDICTOR_READY, ready >= wanted, reason, message)
 
 
 def _routes_ready(seen: Situation) -> Condition:
     if conflict := _without_address(seen):
-        return _condition(Type.ROUTES_READY, False, Reason.CONFLICT, conflict)
+        return _condition(seen, Type.ROUTES_READY, False, Reason.CONFLICT, conflict)
     if seen.serving is None:
-        return _condition(Type.ROUTES_READY, False, Reason.NOT_ROUTED, "there is no revision to lead to")
-    return _condition(Type.ROUTES_READY, True, Reason.ROUTED, f"the address leads to revision {seen.serving}")
+        return _condition(seen, Type.ROUTES_READY, False, Reason.NOT_ROUTED, "there is no revision to lead to")
+    return _condition(seen, Type.ROUTES_READY, True, Reason.ROUTED, f"the address leads to revision {seen.serving}")
 
 
 def _model_loaded(seen: Situation) -> Condition:
     if seen.target is None:
-        return _condition(Type.MODEL_LOADED, False, Reason.NOT_YET_SERVING, "no revision yet")
+        return _condition(seen, Type.MODEL_LOADED, False, Reason.NOT_YET_SERVING, "no revision yet")
     state = model_state(seen, seen.target.name)
-    return _condition(Type.MODEL_LOADED, state.loaded, state.reason, f"revision {seen.target.name}: {state.message}")
+    return _condition(
+        seen, Type.MODEL_LOADED, state.loaded, state.reason, f"revision {seen.target.name}: {state.message}"
+    )
 
 
 def _rollout_healthy(seen: Situation) -> Condition:
     if failing := _failing(seen):
-        return _condition(Type.ROLLOUT_HEALTHY, False, Reason.REVISION_FAILED, failing)
+        return _condition(seen, Type.ROLLOUT_HEALTHY, False, Reason.REVISION_FAILED, failing)
     if seen.target is not None and (seen.target.name != seen.serving or seen.ready(seen.serving) == 0):
         return _condition(
-            Type.ROLLOUT_HEALTHY, True, Reason.PROGRESSING, f"revision {seen.target.name} is being started"
+            seen, Type.ROLLOUT_HEALTHY, True, Reason.PROGRESSING, f"revision {seen.target.name} is being started"
         )
-    return _condition(Type.ROLLOUT_HEALTHY, True, Reason.HEALTHY, "no release is under way")
+    return _condition(seen, Type.ROLLOUT_HEALTHY, True, Reason.HEALTHY, "no release is under way")
 
 
 def _scaling_active(seen: Situation) -> Condition:
     wanted = seen.replicas(seen.serving) if seen.serving else 0
-    return _condition(Type.SCALING_ACTIVE, True, Reason.FIXED_REPLICAS, f"replicas kept: {wanted}")
+    return _condition(seen, Type.SCALING_ACTIVE, True, Reason.FIXED_REPLICAS, f"replicas kept: {wanted}")
 
 
 def _update_available(seen: Situation) -> Condition:
     if seen.target is None or seen.fresh is None or seen.fresh.rendering == seen.target.rendering:
-        return _condition(Type.UPDATE_AVAILABLE, False, Reason.UP_TO_DATE, "a new revision would run the same pods")
+        return _condition(
+            seen, Type.UPDATE_AVAILABLE, False, Reason.UP_TO_DATE, "a new revision would run the same pods"
+        )
     text = (
         f"{seen.fresh.runtime} or Slipway changed since revision {seen.target.name} was made; "
         "spec.predictor.runtimeUpdates: Follow takes the change over"
     )
-    return _condition(Type.UPDATE_AVAILABLE, True, Reason.RUNTIME_CHANGED, text)
+    return _condition(seen, Type.UPDATE_AVAILABLE, True, Reason.RUNTIME_CHANGED, text)
 
 
 def _stalled(seen: Situation) -> Condition | None:
     if seen.refusal is not None:
-        return _condition(Type.STALLED, True, seen.refusal.reason, seen.refusal.message)
+        return _condition(seen, Type.STALLED, True, seen.refusal.reason, seen.refusal.message)
     if conflict := _conflict(seen):
-        return _condition(Type.STALLED, True, Reason.CONFLICT, conflict)
+        return _condition(seen, Type.STALLED, True, Reason.CONFLICT, conflict)
     if seen.target is not None:
         state = model_state(seen, seen.target.name)
         if state.terminal:
-            return _condition(Type.STALLED, True, state.reason, f"revision {seen.target.name}: {state.message}")
+            return _condition(seen, Type.STALLED, True, state.reason, f"revision {seen.target.name}: {state.message}")
     return None
 
 
 def _reconciling(seen: Situation) -> Condition | None:
     if seen.target is not None and seen.target.name != seen.serving:
-        return _condition(Type.RECONCILING, True, Reason.PROGRESSING, f"revision {seen.target.name} is being started")
+        return _condition(
+            seen, Type.RECONCILING, True, Reason.PROGRESSING, f"revision {seen.target.name} is being started"
+        )
     if seen.serving is not None and seen.ready(seen.serving) < seen.replicas(seen.serving):
-        return _condition(Type.RECONCILING, True, Reason.REPLICAS_MISSING, f"revision {seen.serving} is being started")
+        return _condition(
+            seen, Type.RECONCILING, True, Reason.REPLICAS_MISSING, f"revision {seen.serving} is being started"
+        )
     if seen.previous is not None:
-        return _condition(Type.RECONCILING, True, Reason.PROGRESSING, f"revision {seen.previous} is being drained")
+        return _condition(
+            seen, Type.RECONCILING, True, Reason.PROGRESSING, f"revision {seen.previous} is being drained"
+        )
     return None
 
 

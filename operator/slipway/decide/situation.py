@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from slipway.api.conditions import Phase, Reason
 from slipway.api.manifest import Manifest
 from slipway.api.names import LABEL_REVISION
-from slipway.api.status import InferenceServiceStatus
+from slipway.api.status import Condition, InferenceServiceStatus
 from slipway.api.v1alpha1 import InferenceServiceSpec
 from slipway.decide import pods, resources, revision, runtimes
 from slipway.decide.revision import Record
@@ -29,6 +29,8 @@ class Situation:
     refusal: Refusal | None
     status: InferenceServiceStatus
     """As last written."""
+    conditions: Mapping[str, Condition]
+    """Of that status, by type."""
     records: Mapping[str, Record]
     deployments: Mapping[str, Manifest]
     target: Record | None
@@ -48,6 +50,10 @@ class Situation:
     @property
     def name(self) -> str:
         return str(self.observed.service["metadata"]["name"])
+
+    @property
+    def generation(self) -> int:
+        return int(self.observed.service["metadata"]["generation"])
 
     @property
     def kept(self) -> frozenset[str]:
@@ -101,6 +107,7 @@ def assess(observed: Observed, config: Config, now: datetime) -> Situation:
         spec=spec,
         refusal=refusal,
         status=status,
+        conditions={condition.type: condition for condition in status.conditions},
         records=records | ({target.name: target} if target else {}),
         deployments=deployments,
         target=target,

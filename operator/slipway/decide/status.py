@@ -4,14 +4,13 @@ Written when something changed that a person or a pipeline would act on; measure
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from slipway.api.conditions import Phase, Reason, Type
 from slipway.api.manifest import Manifest
 from slipway.api.names import API_VERSION
+from slipway.api.schema import timestamp
 from slipway.api.status import (
     HISTORY_MAX,
-    Condition,
     HistoryEntry,
     InferenceServiceStatus,
     RevisionStatus,
@@ -47,14 +46,10 @@ def drift_event(body: Manifest) -> Event:
     return Event(Reason.DRIFT_REPAIRED, note)
 
 
-def timestamp(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _news(seen: Situation, children: list[Action]) -> list[Event]:
     """What happened in this very plan, and faults that status does not name yet."""
     events = [
-        Event(Reason.REVISION_CREATED, f"revision {action.body['metadata']['name']} for generation {_generation(seen)}")
+        Event(Reason.REVISION_CREATED, f"revision {action.body['metadata']['name']} for generation {seen.generation}")
         for action in children
         if isinstance(action, Create) and action.body["kind"] == "Deployment"
     ]
@@ -75,7 +70,7 @@ def _news(seen: Situation, children: list[Action]) -> list[Event]:
 
 
 def _already_refused(seen: Situation) -> bool:
-    accepted = next((c for c in seen.status.conditions if c.type == Type.ACCEPTED), None)
+    accepted = seen.conditions.get(Type.ACCEPTED)
     return accepted is not None and seen.refusal is not None and accepted.reason == seen.refusal.reason
 
 
@@ -92,8 +87,8 @@ def _build(seen: Situation, entries: list[Event]) -> InferenceServiceStatus:
     when = timestamp(seen.now)
     history = [HistoryEntry(time=when, reason=entry.reason, message=entry.note[:2048]) for entry in entries]
     return InferenceServiceStatus(
-        observed_generation=_generation(seen),
-        conditions=_with_times(seen, conditions(seen)),
+        observed_generation=seen.generation,
+        conditions=conditions(seen),
         url=f"http://{seen.name}.{seen.observed.service['metadata']['namespace']}" if seen.serving else None,
         runtime=seen.target.runtime if seen.target else None,
         stable=stable,
@@ -103,10 +98,6 @@ def _build(seen: Situation, entries: list[Event]) -> InferenceServiceStatus:
         rollout=_rollout(seen, candidate),
         history=[*history, *seen.status.history][:HISTORY_MAX],
     )
-
-
-def _generation(seen: Situation) -> int:
-    return int(seen.observed.service["metadata"]["generation"])
 
 
 def _revision(seen: Situation, name: str) -> RevisionStatus:
@@ -129,17 +120,6 @@ def _rollout(seen: Situation, candidate: str | None) -> RolloutStatus:
     before = seen.status.rollout
     since = before.since if before and before.phase is phase else timestamp(seen.now)
     return RolloutStatus(phase=phase, since=since, until=timestamp(seen.drain_until) if seen.drain_until else None)
-
-
-def _with_times(seen: Situation, new: list[Condition]) -> list[Condition]:
-    """A transition time moves only when the status of its condition does."""
-    before = {condition.type: condition for condition in seen.status.conditions}
-    kept = {
-        c.type: before[c.type].last_transition_time
-        for c in new
-        if c.type in before and before[c.type].status == c.status
-    }
-    return [c.model_copy(update={"last_transition_time": kept.get(c.type, timestamp(seen.now))}) for c in new]
 
 
 def _without_measures(status: InferenceServiceStatus) -> InferenceServiceStatus:
