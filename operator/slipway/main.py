@@ -89,7 +89,7 @@ class Settings:
                 namespaces=tuple(filter(None, map(str.strip, env.get("SLIPWAY_WATCH_NAMESPACES", "").split(",")))),
                 cluster_runtimes=read("SLIPWAY_CLUSTER_RUNTIMES", "true", {"true": True, "false": False}.__getitem__),
             ),
-            workers=read("SLIPWAY_WORKERS", "8", _count),
+            workers=read("SLIPWAY_WORKERS", "24", _count),
             http_port=read("SLIPWAY_HTTP_PORT", "8080", int),
             log_format=read("SLIPWAY_LOG_FORMAT", "json", logs.Form),
             log_level=read("SLIPWAY_LOG_LEVEL", "info", logs.level),
