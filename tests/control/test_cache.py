@@ -1,6 +1,7 @@
 """The cache: news in any order lead to the same picture, and tell whom a change concerns."""
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -223,6 +224,25 @@ def test_nothing_is_left_behind_when_everything_is_removed(cache: Cache) -> None
     cache.remove(DEPLOYMENT, manifest("hello-1", 10, owner="hello"))
     assert list(cache.objects(DEPLOYMENT)) == []
     assert cache.owned(HELLO, DEPLOYMENT) == []
+
+
+def test_what_objects_have_in_common_is_kept_once(cache: Cache) -> None:
+    def decoded(name: str, version: int) -> Manifest:
+        body = manifest(name, version, owner="hello", spec={"template": {"image": "slipway/runtime:1"}})
+        copy: Manifest = json.loads(json.dumps(body))
+        return copy
+
+    cache.put(DEPLOYMENT, decoded("hello-1", 1))
+    cache.put(DEPLOYMENT, decoded("hello-2", 2))
+    one, other = (child["spec"]["template"] for child in cache.owned(HELLO, DEPLOYMENT))
+    assert one["image"] is other["image"]
+    assert next(iter(one)) is next(iter(other))
+    before = cache.get(DEPLOYMENT, "team", "hello-1")
+    cache.put(DEPLOYMENT, decoded("hello-1", 3))
+    after = cache.get(DEPLOYMENT, "team", "hello-1")
+    assert before and after
+    assert after["spec"] is before["spec"]
+    assert after["metadata"]["resourceVersion"] == "3"
 
 
 # A history of one name: made, changed, deleted and made again; each step is told once, in any order.
