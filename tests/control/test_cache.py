@@ -240,7 +240,8 @@ def test_what_objects_have_in_common_is_kept_once(cache: Cache) -> None:
     before = cache.get(DEPLOYMENT, "team", "hello-1")
     cache.put(DEPLOYMENT, decoded("hello-1", 3))
     after = cache.get(DEPLOYMENT, "team", "hello-1")
-    assert before and after
+    assert before
+    assert after
     assert after["spec"] is before["spec"]
     assert after["metadata"]["resourceVersion"] == "3"
 
