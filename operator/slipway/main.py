@@ -50,6 +50,8 @@ COMPONENT = "slipway.dev/operator"
 _DRAIN_S = 15.0
 """For reconciles that run at SIGTERM; below the pod's termination grace."""
 _FLUSH_S = 2.0
+_LAST_RESORT_S = 25.0
+"""From the end of the first part to the end of the process, whatever the others do."""
 _T = TypeVar("_T")
 
 
@@ -175,6 +177,7 @@ class Operator:
 
             def start(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
                 task = self.health.parts[name] = group.create_task(work, name=name)
+                task.add_done_callback(lambda _: _insist_on_ending())
                 return task
 
             lease = start("lease", self._elector.hold())
@@ -216,6 +219,16 @@ class Operator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
                 await self._events.flush()
+
+
+def _insist_on_ending() -> None:
+    """Once one part has ended all must, also one whose library swallows its cancellation (aiohttp 3.14 can)."""
+
+    def leave() -> None:
+        log.critical("a part of the operator does not end and is left behind")
+        os._exit(1)
+
+    asyncio.get_running_loop().call_later(_LAST_RESORT_S, leave)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -304,6 +305,28 @@ async def test_a_write_ends_when_another_process_may_lead(session: aiohttp.Clien
         with pytest.raises(Unavailable):
             await kube.apply(DEPLOYMENT, DEPLOY, manager="slipway")
         assert fence.clock() - started < 5
+        release.set()
+
+
+async def test_a_cancellation_that_meets_the_time_out_is_not_swallowed(session: aiohttp.ClientSession) -> None:
+    """As aiohttp's own total time-out does when the loop was late for both: a leader that had lost hung for ever."""
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def never(_: web.Request) -> web.StreamResponse:
+        asked.set()
+        await release.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", never)
+    async with TestServer(app) as hanging:
+        kube = KubeClient(session, str(hanging.make_url("")).rstrip("/"), timeout_s=0.5)
+        call = asyncio.create_task(kube.get(POD, "team", "p"))
+        await asked.wait()
+        asyncio.get_running_loop().call_later(0.6, call.cancel)
+        time.sleep(0.7)  # noqa: ASYNC251 (both are due now, the time-out first)
+        with pytest.raises(asyncio.CancelledError):
+            await call
         release.set()
 
 

@@ -12,7 +12,7 @@ from slipway.control.cache import Cache
 from slipway.control.metrics import Metrics
 from slipway.control.worker import Done, Failed, Outcome, Workers
 from slipway.control.workqueue import WorkQueue
-from slipway.kube.errors import Conflict, KubeError, Throttled, Unavailable
+from slipway.kube.errors import Conflict, Fenced, KubeError, Throttled, Unavailable
 from slipway.kube.kinds import INFERENCE_SERVICE
 
 pytestmark = pytest.mark.looptime
@@ -106,12 +106,19 @@ async def test_a_terminal_failure_waits_for_the_object_to_change() -> None:
     assert bench.count("controller_runtime_terminal_reconcile_errors_total") == 1
 
 
-async def test_a_throttled_key_waits_as_long_as_the_server_asks() -> None:
-    reconcile, moments = answering(Throttled("slow down", retry_after_s=60), Done())
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        pytest.param(Throttled("slow down", retry_after_s=60), 60, id="as long as the server asks"),
+        pytest.param(Fenced("not the leader"), 1, id="a second, rather than spin until the process ends"),
+    ],
+)
+async def test_a_key_is_not_tried_again_before_that_can_help(error: KubeError, seconds: float) -> None:
+    reconcile, moments = answering(error, Done())
     bench = Bench(reconcile)
     bench.queue.add(KEY)
     await run_for(bench, 1000)
-    assert moments[1] - moments[0] == pytest.approx(60)
+    assert moments[1] - moments[0] == pytest.approx(seconds, rel=0.21)
 
 
 async def test_success_resets_the_backoff() -> None:

@@ -107,7 +107,7 @@ class Workers:
 
     def _retry(self, key: Key, error: str | Exception) -> float:
         delay_s = self._queue.retry(key)
-        if isinstance(error, Throttled) and error.retry_after_s > delay_s:
-            # The server's wish is a floor; the earlier timer of `retry` must not win over it.
+        if isinstance(error, KubeError) and error.retry_after_s > delay_s:
+            # A floor: the earlier timer of `retry` must not win over it.
             return self._queue.postpone(key, error.retry_after_s)
         return delay_s

@@ -5,6 +5,7 @@ one: preserialised bytes through one aiohttp session, every answer mapped to `er
 retry, cache or decide anything; the work queue does the retrying, where backoff is per object.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from slipway.kube.kinds import Kind
 _PAGE = 100  # objects per answer of a list: bounds the memory of both sides
 _WATCH_S = 300
 _SILENCE_S = 70.0
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -189,13 +191,17 @@ class KubeClient:
             timeout_s = min(timeout_s, self._fence.check(str(call)))
         code = "error"
         try:
-            async with self._session.request(
-                call.method,
-                URL(f"{self._url}{call.path}").with_query(call.query),
-                data=data,
-                headers={"Content-Type": call.content_type, "Accept": call.accept},
-                timeout=aiohttp.ClientTimeout(total=timeout_s),
-            ) as response:
+            # Not aiohttp's total time-out: it swallows a cancellation that comes at the same moment.
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(
+                    call.method,
+                    URL(f"{self._url}{call.path}").with_query(call.query),
+                    data=data,
+                    headers={"Content-Type": call.content_type, "Accept": call.accept},
+                    timeout=_NO_TIMEOUT,
+                ) as response,
+            ):
                 answer = await response.read()
                 code = str(response.status)
             if response.status >= 400:

@@ -23,6 +23,9 @@ _DEFAULT_RETRY_AFTER_S = 1.0
 class KubeError(Exception):
     """Says which call on which object failed, and why."""
 
+    retry_after_s = 0.0
+    """At least so long until another attempt can make sense."""
+
 
 class NotFound(KubeError):
     pass
@@ -59,7 +62,7 @@ class Unavailable(KubeError):
 
 
 class Fenced(KubeError):
-    pass
+    retry_after_s = 1.0
 
 
 _BY_STATUS: dict[int, type[KubeError]] = {
