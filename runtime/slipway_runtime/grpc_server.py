@@ -85,12 +85,19 @@ def _handler(methods: Methods, rpc: str) -> Any:
     )
 
 
+CONNECTION_AGE_MS = 10_000
+
+
 class GrpcServer:
     def __init__(self, service: Service, max_body_bytes: int) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_body_bytes),
                 ("grpc.max_send_message_length", -1),
+                # Clients are told to connect anew now and then, calls that run unharmed: so they spread over replicas,
+                # and have left a server that drains before its drain is over. Stopping the server instead, grpcio
+                # cancels calls that arrive in that moment.
+                ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
                 ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a coin to toss
             ]
         )

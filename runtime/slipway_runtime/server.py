@@ -138,15 +138,12 @@ class Server:
         self._http.draining = True
         service.set_draining()
         log.info("draining", extra={"f": {"in_flight": service.in_flight}})
-        # A gRPC client keeps its connection until it is told to leave: GOAWAY now, running calls finish.
-        leaving = asyncio.create_task(self._grpc.close(settings.drain_timeout_s))
         while time.monotonic() < ends_s and not self._is_quiet(began_s):  # noqa: ASYNC110 - no one event for three conditions
             await asyncio.sleep(POLL_S)
         if left := service.in_flight:
             raise Failure(
                 f"stopped with {left} requests unfinished after {settings.drain_timeout_s:g} s (--drain-timeout)"
             )
-        await asyncio.wait([leaving], timeout=SEND_S)
         await self.close(SEND_S)
         log.info("stopped", extra={"f": {"drain_s": round(time.monotonic() - began_s, 3)}})
 
