@@ -7,7 +7,7 @@ import pytest
 from slipway.api.manifest import Manifest
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import resources
-from slipway.decide.drift import has_drifted
+from slipway.decide.drift import metadata_drifted, spec_drifted
 from slipway.decide.revision import Record
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, Kind
 from tests.contract import objects
@@ -70,7 +70,8 @@ async def test_children_read_back_without_drift(cluster: Cluster, uri: str) -> N
         if kind == CONTROLLER_REVISION:
             assert live["data"] == body["data"]
         else:
-            assert not has_drifted(body, live), f"{kind.kind}: {body['spec']} reads back as {live['spec']}"
+            assert not metadata_drifted(body, live)
+            assert not spec_drifted(body, live), f"{kind.kind}: {body['spec']} reads back as {live['spec']}"
 
 
 async def test_repairing_what_has_not_drifted_writes_nothing(cluster: Cluster) -> None:
