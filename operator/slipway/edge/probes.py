@@ -65,7 +65,8 @@ async def serve(health: Health, metrics: Metrics, port: int) -> AsyncIterator[in
     lag = asyncio.create_task(health.watch_lag(metrics), name="loop lag")
     try:
         await web.TCPSite(runner, port=port).start()
-        yield runner.addresses[0][1]
+        # Of port 0 the system makes one per address family; IPv4 addresses are the shorter tuples.
+        yield min(runner.addresses, key=len)[1]
     finally:
         lag.cancel()
         await runner.cleanup()
