@@ -45,7 +45,9 @@ class Tally:
     def fail(self, kind: str, error: Exception) -> None:
         self.failed += 1
         if len(self.failures) < 20:
-            self.failures.append(f"{time.strftime('%H:%M:%S')} {kind}: {type(error).__name__}: {error}"[:300])
+            notes = [note for one in (error, error.__cause__) for note in getattr(one, "__notes__", [])]
+            text = f"{time.strftime('%H:%M:%S')} {kind}: {type(error).__name__}: {error} {notes}"
+            self.failures.append(text[:400])
 
     def line(self) -> str:
         return json.dumps(vars(self) | {"recent": list(self.recent)})
@@ -82,27 +84,54 @@ async def new(x: list[float]) -> list[float]:
         writer.close()
 
 
-class Pool:
-    """Connections that stay open as long as the server does not end them, by word or by closing."""
+class Kept:
+    """A connection that stays open as long as the server does not end it, by word or by closing."""
 
     def __init__(self) -> None:
-        self.idle: asyncio.Queue[tuple[StreamReader, StreamWriter] | None] = asyncio.Queue()
-        for _ in range(POOL):
-            self.idle.put_nowait(None)
+        self.streams: tuple[StreamReader, StreamWriter] | None = None
+        self.opened = 0.0
+        self.requests = 0
 
-    async def __call__(self, x: list[float]) -> list[float]:
-        connection, good = await self.idle.get(), False
+    async def request(self, x: list[float]) -> list[float]:
+        good = False
         try:
-            if connection is None or connection[0].at_eof():
-                if connection:
-                    connection[1].close()
-                connection = await asyncio.open_connection(ADDRESS, 80)
-            y, good = await http_request(*connection, x, keep=True)
+            if self.streams is None or self.streams[0].at_eof():
+                self.close()
+                self.opened, self.requests = time.monotonic(), 0
+                self.streams = await asyncio.open_connection(ADDRESS, 80)
+            self.requests += 1
+            y, good = await http_request(*self.streams, x, keep=True)
+        except BaseException as error:
+            error.add_note(self.story())
+            raise
+        else:
             return y
         finally:
-            if connection and not good:
-                connection[1].close()
-            self.idle.put_nowait(connection if good else None)
+            if not good:
+                self.close()
+
+    def close(self) -> None:
+        if self.streams:
+            self.streams[1].close()
+        self.streams = None
+
+    def story(self) -> str:
+        port = self.streams[1].get_extra_info("sockname")[1] if self.streams else "not connected"
+        return f"port {port}, opened {time.monotonic() - self.opened:.1f} s ago, request {self.requests} on it"
+
+
+class Pool:
+    def __init__(self) -> None:
+        self.idle: asyncio.Queue[Kept] = asyncio.Queue()
+        for _ in range(POOL):
+            self.idle.put_nowait(Kept())
+
+    async def __call__(self, x: list[float]) -> list[float]:
+        connection = await self.idle.get()
+        try:
+            return await connection.request(x)
+        finally:
+            self.idle.put_nowait(connection)
 
 
 class Grpc:
