@@ -49,6 +49,7 @@ log = logging.getLogger("slipway")
 COMPONENT = "slipway.dev/operator"
 _DRAIN_S = 15.0
 """For reconciles that run at SIGTERM; below the pod's termination grace."""
+_NEWS_END_S = 5.0
 _FLUSH_S = 2.0
 _LAST_RESORT_S = 25.0
 """From the end of the first part to the end of the process, whatever the others do."""
@@ -212,7 +213,7 @@ class Operator:
         self.health.parts.clear()
         for task in news:
             task.cancel()
-        await asyncio.wait(news)
+        await asyncio.wait(news, timeout=_NEWS_END_S)
         self._queue.close()
         await asyncio.wait([work], timeout=_DRAIN_S)
         work.cancel()

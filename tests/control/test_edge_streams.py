@@ -16,6 +16,7 @@ from slipway.control.workqueue import WorkQueue
 from slipway.edge.scope import Scope
 from slipway.edge.streams import Streams
 from slipway.kube.client import KubeClient
+from slipway.kube.errors import Unavailable
 from slipway.kube.kinds import DEPLOYMENT, Kind
 from tests.control.apiserver import ApiServer
 from tests.fake import Store
@@ -42,9 +43,13 @@ class Watched:
         self.api, self.store = api, api.store
         self.cache, self.queue = Cache(), WorkQueue()
         self.recovered: list[Kind] = []
+        self.obstacles = 0
         self.streams = Streams(KubeClient(session, url), Scope(), self.cache, self.queue, Metrics())
 
     async def recover(self, kind: Kind) -> None:
+        if kind == DEPLOYMENT and self.obstacles:
+            self.obstacles -= 1
+            raise Unavailable("not now")
         self.recovered.append(kind)
 
     async def until(self, holds: Callable[[], object]) -> None:
@@ -112,6 +117,14 @@ async def test_after_a_gap_the_kind_is_compared_and_the_watch_goes_on(watched: W
     watched.store.create(DEPLOYMENT, deployment())
     await watched.api.publish()
     await watched.until(lambda: watched.names)
+
+
+async def test_a_comparison_that_fails_is_made_again_before_the_watch_goes_on(watched: Watched) -> None:
+    await watched.until(lambda: sum("watch=true" in path for path in watched.api.requests) >= 5)
+    watched.obstacles = 2
+    await watched.api.forget_history()
+    await watched.until(lambda: DEPLOYMENT in watched.recovered)
+    assert watched.obstacles == 0
 
 
 @pytest.mark.parametrize("code", [403, 429, 500, 503])

@@ -41,16 +41,23 @@ class Streams:
                 await self._note_version(kind, namespace)
 
     async def run(self, recover: Callable[[Kind], Awaitable[None]]) -> None:
-        """Watch until cancelled. `recover` compares a kind with the cache, after a gap that no watch can bridge."""
+        """Watch until cancelled. `recover` compares a kind with the cache, after a gap that no watch can bridge.
+
+        It is called again until it raises no KubeError.
+        """
         async with asyncio.TaskGroup() as group:
             for kind, namespace in list(self._versions):
                 group.create_task(self._follow(kind, namespace, recover), name=f"watch {kind.plural}")
 
     async def _follow(self, kind: Kind, namespace: str | None, recover: Callable[[Kind], Awaitable[None]]) -> None:
         """Watch on from where the last watch ended; after an error a little later, and ever less often."""
-        delay_s = _BACKOFF_S[0]
+        delay_s, gap = _BACKOFF_S[0], False
         while True:
             try:
+                if gap:
+                    await self._note_version(kind, namespace)
+                    await recover(kind)
+                    gap = False
                 async for type_, manifest in self._kube.watch(
                     kind, namespace, selector=self._scope.selector(kind), version=self._versions[kind, namespace]
                 ):
@@ -59,8 +66,7 @@ class Streams:
                     self._take(kind, type_, manifest)
                 await asyncio.sleep(_BREATH_S)
             except Gone:
-                await self._note_version(kind, namespace)
-                await recover(kind)
+                gap = True
             except KubeError as error:
                 log.info("watch of %s broken, again in %.1f s: %s", kind.plural, delay_s, error)
                 await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 (spreads retries)

@@ -57,17 +57,16 @@ class Sweep:
             pause_s = period_s
 
     async def once(self) -> None:
-        """Compare every kind."""
+        """Compare every kind; what cannot be listed now is compared next time."""
         for kind in self._scope.kinds:
-            await self.compare(kind)
+            try:
+                await self.compare(kind)
+            except KubeError as error:
+                log.warning("sweep of %s put off: %s", kind.plural, error)
 
     async def compare(self, kind: Kind) -> None:
-        """Compare one kind with the cache; what cannot be listed now is compared next time."""
-        try:
-            keys = await self._compare(kind)
-        except KubeError as error:
-            log.warning("sweep of %s put off: %s", kind.plural, error)
-            return
+        """Compare one kind with the cache. Raises KubeError if it cannot be listed now."""
+        keys = await self._compare(kind)
         if keys:
             log.info("the sweep found news of %s that no watch brought, for %d services", kind.plural, len(keys))
         for key in keys:
