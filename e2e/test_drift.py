@@ -45,9 +45,15 @@ def essence(item: Manifest) -> Manifest:
     return {"spec": spec, "data": item.get("data"), "labels": ours, "owners": item["metadata"]["ownerReferences"]}
 
 
+def is_ending(pod: Manifest) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
 def assert_put_right(team: Team, disturb: Callable[[], object], *, deletes_pods: bool = False) -> None:
     """After `disturb` everything is as before within 10 s, and stays; the pods outlive what does not end them."""
     team.wait_settled("hello")
+    # Pods that the scenario before let go take a few seconds to end; they are no part of the picture.
+    until("earlier pods are gone", lambda: not any(map(is_ending, team.pods("hello"))), within_s=45)
     before, pods = picture(team), team.lives("hello")
     try:
         disturb()

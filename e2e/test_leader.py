@@ -75,7 +75,12 @@ def test_a_paused_leader_is_replaced_and_writes_nothing_when_it_wakes(
         for entry in entries
         if entry.resource == "leases" and entry.is_write and entry.pod == new and entry.code < 300
     )
-    assert [str(entry) for entry in entries if entry.pod == old and entry.is_write and entry.at >= taken] == []
+    # A request that was on its way in the moment of the pause still arrives; it carries the version it was decided on,
+    # and the API server refuses it. Nothing is written.
+    done = [
+        entry for entry in entries if entry.pod == old and entry.is_write and entry.at >= taken and entry.code < 400
+    ]
+    assert [str(entry) for entry in done] == []
     assert slipway.leader() == new
     assert_never_two(entries)
 
