@@ -95,7 +95,7 @@ async def test_only_what_slipway_made_is_asked_for(watched: Watched) -> None:
     assert watched.names == {"ours"}
     watches = [path for path in watched.api.requests if "watch=true" in path]
     assert watches
-    assert all("labelSelector=app.kubernetes.io/managed-by" in path for path in watches)
+    assert all("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dslipway" in path for path in watches)
 
 
 async def test_what_comes_between_the_first_look_and_the_watch_is_not_lost() -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 import aiohttp
 from yarl import URL
@@ -170,8 +171,7 @@ class KubeClient:
         try:
             # Bookmarks come once a minute: a stream that is silent for longer is dead, whatever TCP says.
             timeout = aiohttp.ClientTimeout(total=None, connect=self._timeout_s, sock_read=_SILENCE_S)
-            url = URL(f"{self._url}{call.path}").with_query(query)
-            async with self._session.get(url, timeout=timeout) as response:
+            async with self._session.get(self._address(call), timeout=timeout) as response:
                 code = str(response.status)
                 if response.status >= 400:
                     raise from_response(str(call), response.status, response.headers, await response.read())
@@ -183,6 +183,11 @@ class KubeClient:
             raise Unavailable(f"{call}: {error or type(error).__name__}") from error
         finally:
             self._observer(call.verb, call.kind.kind, code)
+
+    def _address(self, call: _Call) -> URL:
+        """Paths are made of DNS names: they need no quoting, and yarl's own costs a fifth of a whole request."""
+        query = f"?{urlencode(call.query)}" if call.query else ""
+        return URL(f"{self._url}{call.path}{query}", encoded=True)
 
     async def _send(self, call: _Call) -> Manifest:
         data = None if call.body is None else json.dumps(call.body, separators=(",", ":")).encode()
@@ -196,7 +201,7 @@ class KubeClient:
                 asyncio.timeout(timeout_s),
                 self._session.request(
                     call.method,
-                    URL(f"{self._url}{call.path}").with_query(call.query),
+                    self._address(call),
                     data=data,
                     headers={"Content-Type": call.content_type, "Accept": call.accept},
                     timeout=_NO_TIMEOUT,
