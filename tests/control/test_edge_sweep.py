@@ -170,6 +170,24 @@ async def test_what_is_made_while_the_list_is_on_its_way_is_not_taken_for_vanish
     assert world.names(SERVICE) == ["new"]
 
 
+async def test_what_is_made_again_while_the_list_is_on_its_way_is_not_taken_for_vanished() -> None:
+    class Slow(FakeKube):
+        async def list(
+            self, kind: Kind, namespace: str | None, *, selector: str = "", metadata_only: bool = False
+        ) -> list[Manifest]:
+            listed = await super().list(kind, namespace, selector=selector, metadata_only=metadata_only)
+            if metadata_only and kind == SERVICE:
+                world.cache.put(SERVICE, world.store.create(SERVICE, child("hello")))
+            return listed
+
+    world = World(Slow())
+    world.store.create(SERVICE, child("hello"))
+    await world.primed()
+    world.store.delete(SERVICE, "team", "hello")
+    await world.sweep.once()
+    assert world.names(SERVICE) == ["hello"]
+
+
 async def test_a_kind_that_cannot_be_listed_does_not_stop_the_others() -> None:
     class NoPods(FakeKube):
         async def list(
