@@ -167,15 +167,19 @@ class Bench:
         """When so many objects at `path` were as wanted, on the monotonic clock."""
         there: set[str] = set()
         begin = shown = time.monotonic()
-        async with asyncio.timeout(60 + 2 * number):
-            async for event in self.api.watch(path):
-                if is_there(event["object"]):
-                    there.add(event["object"]["metadata"]["name"])
-                if len(there) == number:
-                    return time.monotonic()
-                if time.monotonic() > shown + 5:
-                    shown = time.monotonic()
-                    say(f"{len(there)} of {number} after {shown - begin:.0f} s")
+        limit_s = 60 + 2 * number
+        try:
+            async with asyncio.timeout(limit_s):
+                async for event in self.api.watch(path):
+                    if is_there(event["object"]):
+                        there.add(event["object"]["metadata"]["name"])
+                    if len(there) == number:
+                        return time.monotonic()
+                    if time.monotonic() > shown + 5:
+                        shown = time.monotonic()
+                        say(f"{len(there)} of {number} after {shown - begin:.0f} s")
+        except TimeoutError:
+            raise CannotMeasureError(f"{len(there)} of {number} after {limit_s} s, see the logs") from None
         raise CannotMeasureError(f"the watch of {path} ended")
 
     async def _settled(self) -> list[Call]:

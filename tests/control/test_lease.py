@@ -4,6 +4,7 @@ All candidates share one virtual clock; a paused process is one whose tasks do n
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 import pytest
@@ -132,6 +133,23 @@ async def test_a_steady_leader_renews_without_reading(store: Store) -> None:
     await asyncio.sleep(60)
     assert {call.verb for call in leader.line.calls} == {"update"}
     assert len(leader.line.calls) == pytest.approx(30, abs=1)
+    await leader.stop()
+
+
+async def test_somebody_s_label_on_the_lease_is_neither_a_loss_nor_a_warning(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `helm upgrade` does it between two renewals."""
+    leader = Candidate(store, "a").start()
+    await asyncio.sleep(1)
+    live = store.get(LEASE, *PLACE)
+    assert live is not None
+    labelled = live | {"metadata": live["metadata"] | {"labels": {"helm": "was here"}}}
+    store.replace(LEASE, labelled, manager="helm")
+    await asyncio.sleep(60)
+    assert leader.may_write()
+    assert (leader.lost_at, lease(store)["leaseTransitions"]) == (None, 0)
+    assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
     await leader.stop()
 
 

@@ -37,12 +37,14 @@ async def test_a_new_service_gets_its_children_and_becomes_ready(world: World) -
     await world.operate()
     revision = world.names(DEPLOYMENT)[0]
     assert world.names(CONTROLLER_REVISION) == [revision]
-    assert world.names(SERVICE) == ["hello", revision]
-    assert world.names(POD_DISRUPTION_BUDGET) == ["hello"]
+    assert world.names(SERVICE) == ["hello"]
+    assert world.names(POD_DISRUPTION_BUDGET) == []
     assert world.condition("Ready")["status"] == "False"
     assert world.condition("Reconciling")["status"] == "True"
     controllers.settle(world.store)
     await world.operate()
+    assert world.names(SERVICE) == ["hello", revision]
+    assert world.names(POD_DISRUPTION_BUDGET) == ["hello"]
     assert world.condition("Ready") | {"lastTransitionTime": ""} == {
         "type": "Ready",
         "status": "True",

@@ -4,9 +4,11 @@
                                        └─ status ────> conditions, history, events
 
 The order of actions is what keeps traffic safe: record before pods, pods before address, address before removal.
+What nobody needs before a pod answers, its revision's own Service and the disruption budget, comes last of all: made
+together with the pods it would be written again for each of their steps, by the controllers that fill it in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from slipway.api.manifest import Manifest
@@ -29,14 +31,15 @@ def plan(observed: Observed, config: Config, now: datetime) -> Plan:
     if observed.service["metadata"].get("deletionTimestamp"):
         return Plan()
     seen = assess(observed, config, now)
-    if seen.target is None:
-        children: list[Action] = []
-    else:
-        children = [*_records(seen), *_deployments(seen), *_services(seen), *_budget(seen), *_removals(seen, config)]
+    children: list[Action] = []
+    extras: list[Action] = []
+    if seen.target is not None:
+        children = [*_records(seen), *_deployments(seen), *_address(seen), *_removals(seen, config)]
+        extras = [*_revision_services(seen), *_budget(seen)]
     update = status.update(seen, config, children)
     return Plan(
-        actions=(*children, *update.actions),
-        events=(*update.events, *_repairs(seen, children)),
+        actions=(*children, *update.actions, *extras),
+        events=(*update.events, *_repairs(seen, children + extras)),
         requeue_after_s=_requeue(seen, update.requeue_after_s),
     )
 
@@ -69,19 +72,28 @@ def _deployments(seen: Situation) -> Iterator[Action]:
             yield Scale(live, replicas)
 
 
-def _services(seen: Situation) -> Iterator[Action]:
-    """The address comes last: it leads to pods that are asked for already."""
-    owner = seen.observed.service
-    live = {child["metadata"]["name"]: child for child in seen.observed.services}
-    for name in sorted(seen.kept):
-        yield from _ensure(seen, resources.revision_service(owner, name), live.get(name))
+def _address(seen: Situation) -> Iterator[Action]:
+    """It comes after the pods: it leads to some that are asked for already."""
+    live = _by_name(seen.observed.services)
     if seen.serving is not None:
-        yield from _ensure(seen, resources.address(owner, seen.serving), live.get(seen.name))
+        yield from _ensure(seen, resources.address(seen.observed.service, seen.serving), live.get(seen.name))
+
+
+def _revision_services(seen: Situation) -> Iterator[Action]:
+    live = _by_name(seen.observed.services)
+    for name in sorted(seen.kept):
+        if name in live or seen.ready(name):
+            yield from _ensure(seen, resources.revision_service(seen.observed.service, name), live.get(name))
 
 
 def _budget(seen: Situation) -> Iterator[Action]:
-    live = {child["metadata"]["name"]: child for child in seen.observed.budgets}
-    yield from _ensure(seen, resources.budget(seen.observed.service), live.get(seen.name))
+    live = _by_name(seen.observed.budgets)
+    if seen.name in live or any(map(seen.ready, seen.kept)):
+        yield from _ensure(seen, resources.budget(seen.observed.service), live.get(seen.name))
+
+
+def _by_name(children: Iterable[Manifest]) -> dict[str, Manifest]:
+    return {child["metadata"]["name"]: child for child in children}
 
 
 def _ensure(seen: Situation, wanted: Manifest, live: Manifest | None, manager: str = MANAGER) -> Iterator[Action]:

@@ -18,7 +18,7 @@ from typing import Literal, NoReturn
 
 from slipway.api.manifest import Manifest
 from slipway.kube.client import Kube
-from slipway.kube.errors import KubeError
+from slipway.kube.errors import Conflict, KubeError
 from slipway.kube.fence import Fence
 from slipway.kube.kinds import LEASE
 
@@ -129,6 +129,10 @@ class Elector:
         try:
             async with asyncio.timeout(self._it.attempt_s):
                 self._held = await self._take()
+        except Conflict as error:
+            self._held = None
+            log.info("the lease was written by somebody else, looking again: %s", error)
+            return "unknown"
         except (KubeError, TimeoutError) as error:
             self._held = None
             log.warning("no answer about the lease: %s", error or type(error).__name__)
