@@ -55,7 +55,7 @@ def site() -> Iterator[Site]:
     """A running cluster with the images of this checkout."""
     provider = choose()
     with hold("the scenarios in e2e/"):
-        was_up = provider.is_up() if hasattr(provider, "is_up") else "well" in provider.status().split()
+        was_up = provider.is_up()
         provider.up()
         provider.load(ALL)
         cluster = provider.cluster()

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from e2e.cluster import ALL, OPERATOR, RUNTIME, Busy, Cluster, ClusterError, choose, hold
+from e2e.cluster import ALL, Busy, Cluster, ClusterError, chart_values, choose, hold
 
 NAMESPACE = "demo"
 HTTP, GRPC = 18080, 18001
@@ -76,13 +76,13 @@ def predictions(tour: Tour, answer: str) -> None:
     for protocol, port in (("http", HTTP), ("grpc", GRPC)):
         script = shlex.quote(TRITONCLIENT.format(protocol=protocol, port=port).strip())
         output = tour.step(f"Predict by tritonclient ({protocol})", f"{sys.executable} -c {script}")
-        tour.expect(answer.split(",", maxsplit=1)[0].removesuffix(".0"), output)
+        tour.expect(f"[[{' '.join(number.removesuffix('0') for number in answer.split(','))}]]", output)
 
 
 def walk(tour: Tour) -> None:
     install = (
         "helm upgrade --install slipway charts/slipway --namespace slipway-system --create-namespace --wait"
-        f" --set image.tag={OPERATOR.tag} --set runtime.image.tag={RUNTIME.tag}"
+        f" {shlex.join(chart_values())}"
     )
     kubectl = f"kubectl -n {NAMESPACE}"
     tour.step("Install Slipway", install)

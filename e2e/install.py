@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from e2e.cluster import ALL, OPERATOR, RUNTIME, Busy, Cluster, ClusterError, choose, hold
+from e2e.cluster import ALL, Busy, Cluster, ClusterError, chart_values, choose, hold
 
 NAMESPACE = "slipway-system"
 
@@ -13,7 +13,7 @@ def install(cluster: Cluster, *more: str) -> None:
     """Install or upgrade the chart of this checkout, with the images of this checkout, and wait until it is ready."""
     command = [str(cluster.helm), "upgrade", "--install", "slipway", "charts/slipway", "--namespace", NAMESPACE]
     command += ["--create-namespace", "--wait", "--timeout", "3m"]
-    command += ["--set", f"image.tag={OPERATOR.tag}", "--set", f"runtime.image.tag={RUNTIME.tag}", *more]
+    command += [*chart_values(), *more]
     env = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
     done = subprocess.run(command, env=env, text=True, capture_output=True, check=False)
     if done.returncode != 0:

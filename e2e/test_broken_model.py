@@ -52,7 +52,7 @@ LOADING = (
     ),
     Case("crash", sample("broken-crash"), "ModelInvalid", ("its first (warm-up) request failed", "fails on purpose")),
 )
-"""What the issue names; each as the first version of a service and as a change of one that serves."""
+"""What is promised; each as the first version of a service and as a change of one that serves."""
 STARTING = (
     Case(
         "fetch",

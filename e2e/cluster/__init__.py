@@ -8,9 +8,21 @@ with hold("my test"):
 """
 
 from .cluster import Cluster, Provider
-from .images import ALL, OPERATOR, RUNTIME, Image
+from .images import ALL, OPERATOR, RUNTIME, Image, chart_values
 from .lock import Busy, hold
 from .providers import choose
 from .shell import ClusterError
 
-__all__ = ["ALL", "OPERATOR", "RUNTIME", "Busy", "Cluster", "ClusterError", "Image", "Provider", "choose", "hold"]
+__all__ = [
+    "ALL",
+    "OPERATOR",
+    "RUNTIME",
+    "Busy",
+    "Cluster",
+    "ClusterError",
+    "Image",
+    "Provider",
+    "chart_values",
+    "choose",
+    "hold",
+]

@@ -1,6 +1,7 @@
 """Clusters that are not this machine's own build: one that kind makes with a Docker engine, or one that exists."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 from . import build
 from .cluster import Cluster
 from .config import GPUS
-from .images import Image
+from .images import REGISTRY, Image
 from .lock import hold
 from .paths import HERE, REPO, cache
 from .shell import ClusterError, logged, run, step
@@ -104,11 +105,13 @@ class Context:
         return _nodes(self.cluster())
 
     def load(self, images: Iterable[Image]) -> None:
+        """Nothing is brought to a cluster that is not ours: whoever pushed the images says so."""
         wanted = ", ".join(image.reference for image in images)
-        raise ClusterError(
-            f"no image is brought to a cluster that is not ours: push {wanted} to a registry it pulls from, "
-            "and install the chart with its address"
-        )
+        if not os.environ.get(REGISTRY):
+            raise ClusterError(
+                f"nothing is brought to a cluster that is not ours: build {wanted} from the Dockerfiles, push them to "
+                f"REGISTRY/slipway/..., and set {REGISTRY}=REGISTRY"
+            )
 
 
 def _tool(name: str) -> Path:

@@ -1,5 +1,6 @@
 """The project's images: which there are, and the tag that names exactly what went into one."""
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,3 +42,17 @@ RUNTIME = Image(
     _paths(*_COMMON, "runtime/slipway_runtime", "locks/torch.txt", "locks/runtime.txt"),
 )
 ALL = (OPERATOR, RUNTIME)
+
+REGISTRY = "SLIPWAY_REGISTRY"
+"""Names where somebody's own cluster pulls the images from, which are pushed there already."""
+
+
+def chart_values() -> list[str]:
+    """The arguments by which helm installs the images of this checkout."""
+    values = [f"image.tag={OPERATOR.tag}", f"runtime.image.tag={RUNTIME.tag}"]
+    if registry := os.environ.get(REGISTRY):
+        values += [
+            f"image.repository={registry}/slipway/operator",
+            f"runtime.image.repository={registry}/slipway/runtime",
+        ]
+    return [argument for value in values for argument in ("--set", value)]

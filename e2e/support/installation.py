@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.cluster import chart_values
 from e2e.cluster.paths import REPO
 from e2e.support.api import ApiError, Manifest
 from e2e.support.manifests import RESTRICTED
@@ -29,7 +30,7 @@ class Installation:
     site: Site
 
     def values(self) -> list[str]:
-        return ["--set", f"image.tag={OPERATOR_TAG}", "--set", f"runtime.image.tag={RUNTIME_TAG}"]
+        return chart_values()
 
     def install_command(self, *more: str) -> list[str]:
         """`helm install` as in the README, with the images of this checkout."""

@@ -202,7 +202,7 @@ class Operator:
         await prime(self._kube, self._settings.scope, self._cache)
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        chosen = handlers.settings(self._settings.scope)
+        chosen = handlers.settings()
         await handlers.watch(
             self._handlers, chosen, self._settings.scope.namespaces, spawned=lambda: take_signals(stop)
         )

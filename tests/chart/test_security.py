@@ -27,7 +27,7 @@ WHOLE_LIST = {
     ("", "services"): "get list watch create update delete",
     ("policy", "poddisruptionbudgets"): "get list watch create update",
     ("", "pods"): "get list watch",
-    ("events.k8s.io", "events"): "create patch",
+    ("events.k8s.io", "events"): "create",
 }
 FORBIDDEN_VERBS = {"*", "escalate", "bind", "impersonate"}
 GROUPS_OF_POWER = {"rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io", "*"}
@@ -36,7 +36,8 @@ GROUPS_OF_POWER = {"rbac.authorization.k8s.io", "admissionregistration.k8s.io", 
 def leases(namespace: str) -> set[Grant]:
     named = ("slipway-operator",)
     group = "coordination.k8s.io"
-    return {Grant(group, "leases", verb, namespace, named) for verb in ("get", "update")}
+    kept = {Grant(group, "leases", verb, namespace, named) for verb in ("get", "update")}
+    return kept | {Grant(group, "leases", "create", namespace, ())}
 
 
 def test_the_operator_may_do_this_and_no_more() -> None:

@@ -106,7 +106,7 @@ async def test_kopf_brings_news_of_a_kind_and_leaves_no_trace_on_its_objects(eye
     async with backends.served(eyes.cluster) as kind:
         registry = handlers.registry(eyes.scope, eyes.cache, eyes.queue, eyes.metrics)
         handlers.sign_in(registry, eyes.server)
-        async with eyes.running(handlers.watch(registry, handlers.settings(eyes.scope), eyes.scope.namespaces)):
+        async with eyes.running(handlers.watch(registry, handlers.settings(), eyes.scope.namespaces)):
             name = "hello"
             made = await eyes.kube.create(kind, inference_service(kind, eyes.namespace, name), manager="test")
             await eyes.until(lambda: eyes.known(kind, name))

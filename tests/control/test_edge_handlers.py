@@ -41,7 +41,7 @@ class Edge:
         server = Server(url, ssl.create_default_context(), Configuration())
         self.registry = handlers.registry(scope, self.cache, self.queue, self.metrics)
         handlers.sign_in(self.registry, server)
-        self.settings = handlers.settings(scope)
+        self.settings = handlers.settings()
         self.settings.watching.reconnect_backoff = 0.01
         self.settings.networking.error_backoffs = [0.01] * 100
         self.scope = scope

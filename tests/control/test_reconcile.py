@@ -6,6 +6,8 @@ import pytest
 
 from slipway.api.manifest import Manifest
 from slipway.api.names import LABEL_REVISION
+from slipway.control.worker import Done
+from slipway.kube.errors import Conflict, Forbidden
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
     CONTROLLER_REVISION,
@@ -162,7 +164,120 @@ async def test_a_stable_revision_beyond_help_gives_way_to_its_successor(ready: W
     assert ready.condition("Ready")["reason"] == "OutOfMemory"
     ready.user_applies(service(model={"resources": {"limits": {"memory": "4Gi"}}}))
     await ready.operate()
+    new = next(name for name in ready.names(DEPLOYMENT) if name != old)
+    controllers.settle(ready.store, only=lambda deployment: deployment["metadata"]["name"] == new)
+    await ready.operate()
+    assert ready.status["stable"] == new
+
+
+async def test_pods_beyond_help_make_room_for_those_that_find_none(ready: World) -> None:
+    """One GPU, and its model crashes for ever: the next version could never start."""
+    old = ready.status["stable"]
+    controllers.settle(ready.store, failure=Failure(exit_code=137, reason="OOMKilled", restarts=3))
+    ready.user_applies(service(model={"resources": {"limits": {"memory": "4Gi"}}}))
+    await ready.operate()
+    assert old in ready.names(DEPLOYMENT)
+    controllers.no_node(ready.store, only=lambda deployment: deployment["metadata"]["name"] != old)
+    ready.wait(10)
+    await ready.operate()
     assert old not in ready.names(DEPLOYMENT)
+
+
+async def test_one_crash_of_the_old_revision_never_hands_over_to_a_broken_one(ready: World) -> None:
+    old = ready.status["stable"]
+    ready.user_applies(service("sample://missing"))
+    await ready.operate()
+    broken = Failure(exit_code=66, message="sample 'missing' does not exist")
+    controllers.settle(ready.store, failure=broken, only=lambda deployment: deployment["metadata"]["name"] != old)
+    await ready.operate()
+    crashed = Failure(exit_code=137, reason="OOMKilled", restarts=1, waiting="")
+    controllers.settle(ready.store, failure=crashed, only=lambda deployment: deployment["metadata"]["name"] == old)
+    await ready.operate()
+    assert old in ready.names(DEPLOYMENT)
+    assert ready.get(SERVICE, "hello")["spec"]["selector"][LABEL_REVISION] == old
+    controllers.settle(ready.store, only=lambda deployment: deployment["metadata"]["name"] == old)
+    await ready.operate()
+    assert ready.condition("Ready")["status"] == "True"
+
+
+# What the API server refuses to make
+
+
+def _refusing(world: World, resource: str, name: str) -> None:
+    error = Forbidden(f"exceeded quota: {resource}")
+    fault = faults.Fault(error)
+    world.kube.fault = lambda _k, call: (
+        fault if (call.verb, call.resource) == ("create", resource) and call.name.startswith(name) else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "ready", "reason"),
+    [
+        pytest.param("services", "hello", "False", "ObjectRefused", id="address"),
+        pytest.param("services", "hello-", "True", "ObjectRefused", id="revision-service"),
+        pytest.param("poddisruptionbudgets", "hello", "True", "ObjectRefused", id="budget"),
+        pytest.param("controllerrevisions", "hello-", "False", "InvalidSpec", id="record"),
+        pytest.param("deployments", "hello-", "False", "InvalidSpec", id="pods"),
+    ],
+)
+async def test_what_is_refused_is_told_and_tried_again_each_minute(
+    world: World, resource: str, name: str, ready: str, reason: str
+) -> None:
+    _refusing(world, resource, name)
+    await world.converge()
+    assert world.condition("Ready")["status"] == ready
+    assert world.condition("Stalled")["reason"] == reason
+    assert f"exceeded quota: {resource}" in world.condition("Stalled")["message"]
+    asked = len(world.kube.writes)
+    for _ in range(5):
+        outcome = await world.reconciler(KEY)
+    assert len(world.kube.writes) - asked <= 1, "no hot loop"
+    assert isinstance(outcome, Done)
+    assert outcome.requeue_after_s is not None
+    assert outcome.requeue_after_s <= 60
+    world.kube.fault = faults.none
+    world.wait(61)
+    await world.converge()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Stalled") == {}
+    assert world.status["url"] == "http://hello.team"
+
+
+async def test_no_pods_without_a_record(world: World) -> None:
+    _refusing(world, "controllerrevisions", "hello-")
+    await world.converge()
+    assert world.names(DEPLOYMENT) == []
+
+
+async def test_a_lost_record_is_made_again_as_its_pods_are_not_as_it_would_be_today(ready: World) -> None:
+    stable = ready.status["stable"]
+    before = ready.get(CONTROLLER_REVISION, stable)["data"]["template"]
+    pods = ready.get(DEPLOYMENT, stable)["spec"]["template"]
+    ready.store.replace(CLUSTER_SERVING_RUNTIME, _changed_runtime(ready))
+    await ready.converge()
+    live = ready.get(CONTROLLER_REVISION, stable)
+    ready.store.delete(CONTROLLER_REVISION, "team", stable, uid=live["metadata"]["uid"])
+    await ready.converge()
+    ready.restart()
+    await ready.converge()
+    assert ready.get(CONTROLLER_REVISION, stable)["data"]["template"] == before
+    assert ready.get(DEPLOYMENT, stable)["spec"]["template"] == pods
+    assert ready.condition("UpdateAvailable")["status"] == "True"
+
+
+async def test_a_service_made_again_waits_for_the_children_of_the_one_before(ready: World) -> None:
+    live = ready.store.get(INFERENCE_SERVICE, "team", "hello")
+    assert live is not None
+    ready.store.delete(INFERENCE_SERVICE, "team", "hello", uid=live["metadata"]["uid"])
+    ready.user_applies(service("sample://hello-v2"))
+    for _ in range(3):
+        with pytest.raises(Conflict):
+            await ready.reconciler(KEY)
+    controllers.gc(ready.store)
+    await ready.converge()
+    assert ready.condition("Ready")["status"] == "True"
+    assert ready.names(SERVICE)[0] == "hello"
 
 
 async def test_going_back_to_an_earlier_spec_uses_its_record(ready: World) -> None:

@@ -52,23 +52,12 @@ def settle(
         _set_status(store, deployment, _deployment_status(store, deployment, pods), CONTROLLER)
 
 
-def refuse_pods(store: Store, message: str, *, only: Choice = lambda _deployment: True) -> None:
-    """No pod may be made, as with a quota that is used up."""
+def no_node(store: Store, *, only: Choice = lambda _deployment: True) -> None:
+    """The pods of the Deployments that `only` chooses exist, and no node has room for them."""
     for deployment in filter(only, store.list(DEPLOYMENT)):
-        status = _deployment_status(store, deployment, [])
-        failed = _condition(store, deployment, "ReplicaFailure", True, reason="FailedCreate", message=message)
-        _set_status(store, deployment, status | {"conditions": [*status["conditions"], failed]}, CONTROLLER)
-
-
-def give_up(store: Store, *, only: Choice = lambda _deployment: True) -> None:
-    """The progress deadline of the Deployments has passed."""
-    for deployment in filter(only, store.list(DEPLOYMENT)):
-        name = deployment["metadata"]["name"]
-        message = f'ReplicaSet "{name}" has timed out progressing.'
-        late = _condition(store, deployment, "Progressing", False, reason="ProgressDeadlineExceeded", message=message)
-        status = copied(deployment.get("status", {}))
-        others = [known for known in status.get("conditions", []) if known["type"] != "Progressing"]
-        _set_status(store, deployment, status | {"conditions": [*others, late]}, CONTROLLER)
+        for pod in _scale(store, deployment):
+            unscheduled = _condition(store, pod, "PodScheduled", False, reason="Unschedulable", message="no node fits")
+            _set_status(store, pod, {"conditions": [unscheduled]}, "kube-scheduler")
 
 
 def gc(store: Store) -> None:

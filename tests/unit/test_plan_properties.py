@@ -150,17 +150,44 @@ def test_only_owned_objects_are_changed_and_deletes_name_the_very_object(history
 
 @given(histories)
 def test_pods_go_only_when_the_address_has_left_them(history: list[str]) -> None:
-    """Nothing that the address selects is deleted, and it never leaves a ready revision for one that is not."""
+    """Nothing ready that the address selects is deleted, and it never leaves a ready revision for one that is not."""
 
     def check(world: World) -> None:
         selected = {name: _selected(world, name) for name in world.names(SERVICE)}.get("hello")
         for action in _plan(world).actions:
             if isinstance(action, Delete) and action.target["kind"] == "Deployment":
-                gone = action.target["metadata"]["name"]
-                ready = action.target.get("status", {}).get("readyReplicas", 0)
-                assert gone != selected or ready == 0
+                assert action.target["metadata"]["name"] != selected or not _ready(world, selected)
+            if isinstance(action, Replace) and action.body["metadata"]["name"] == "hello" and _ready(world, selected):
+                assert _ready(world, action.body["spec"]["selector"][LABEL_REVISION])
 
     drive(_live(history, check))
+
+
+@given(histories)
+def test_record_before_pods_and_pods_before_address_and_address_before_removal(history: list[str]) -> None:
+    def check(world: World) -> None:
+        recorded, running = set(world.names(CONTROLLER_REVISION)), set(world.names(DEPLOYMENT))
+        leads_to = {name: _selected(world, name) for name in world.names(SERVICE)}.get("hello")
+        for action in _plan(world).actions:
+            if isinstance(action, Create | Replace):
+                kind, name = action.body["kind"], action.body["metadata"]["name"]
+                if kind == "ControllerRevision":
+                    recorded.add(name)
+                elif kind == "Deployment":
+                    assert name in recorded
+                    running.add(name)
+                elif (kind, name) == ("Service", "hello"):
+                    leads_to = action.body["spec"]["selector"][LABEL_REVISION]
+                    assert leads_to in running
+            if isinstance(action, Delete) and action.target["kind"] == "Deployment":
+                assert action.target["metadata"]["name"] != leads_to
+
+    drive(_live(history, check))
+
+
+def _ready(world: World, revision: str | None) -> int:
+    live = world.store.get(DEPLOYMENT, "team", revision or "")
+    return int((live or {}).get("status", {}).get("readyReplicas", 0))
 
 
 def _selected(world: World, name: str) -> str | None:

@@ -5,7 +5,7 @@ import pytest
 
 from slipway.api.conditions import Reason
 from slipway.api.manifest import Manifest
-from slipway.decide.pods import Fault, fault, worst
+from slipway.decide.pods import Fault, fault, unscheduled_in_s, worst
 
 NOW = datetime(2026, 1, 1, 12, 0, 10, tzinfo=UTC)
 
@@ -83,3 +83,17 @@ def test_the_worst_fault_is_the_same_in_any_order(order: int) -> None:
     found = worst(pods[::order], NOW)
     assert found is not None
     assert found.message == "c", "the one that no retry mends"
+
+
+def test_a_fetch_that_succeeded_in_the_end_is_no_fault() -> None:
+    fetch = ended(0, name="fetch", restarts=1) | {"lastState": ended(1, "no route")["state"]}
+    loading = pod()
+    loading["status"]["initContainerStatuses"] = [fetch]
+    assert fault(loading, NOW) is None
+
+
+def test_a_pod_without_a_node_is_looked_at_again_once() -> None:
+    waiting = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+    assert unscheduled_in_s(pod(conditions=waiting, created="12:00:09"), NOW) == 2.0
+    assert unscheduled_in_s(pod(conditions=waiting, created="11:00:00"), NOW) is None
+    assert unscheduled_in_s(pod(created="12:00:09"), NOW) is None

@@ -85,7 +85,7 @@ capabilities: {drop: [ALL]}
   verbs: [get, list, watch, create, update]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
 
 {{/* Call with (list . KIND NAMESPACE ANNOTATIONS LABELS): the default runtime as an object of that kind. */}}

@@ -47,6 +47,8 @@ class Reason(StrEnum):
     NOT_ROUTED = "NotRouted"
     CONFLICT = "Conflict"
     """An object of a needed name belongs to somebody else; it is left alone."""
+    OBJECT_REFUSED = "ObjectRefused"
+    """The API server refuses to make an object: quota, admission. It is tried again every minute."""
     # The model of a revision
     LOADED = "Loaded"
     LOADING = "Loading"
@@ -71,7 +73,6 @@ class Reason(StrEnum):
     # Events only
     REVISION_CREATED = "RevisionCreated"
     REVISION_PROMOTED = "RevisionPromoted"
-    REVISION_REMOVED = "RevisionRemoved"
     DRIFT_REPAIRED = "DriftRepaired"
 
 

@@ -209,7 +209,10 @@ class Predictor(Schema):
 
     model: Model = Field(description="The model to serve.")
     container_concurrency: int = Field(
-        default=0, ge=0, le=10000, description="Requests one pod works on at once; more wait. 0 is no limit."
+        default=0,
+        ge=0,
+        le=10000,
+        description="Requests one pod takes from its queue at once; more wait. 0: the server chooses.",
     )
     timeout: Duration = Field(
         default="60s",

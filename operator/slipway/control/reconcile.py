@@ -52,7 +52,7 @@ class Notes:
     uid: str
     generation: int = 0
     foreign: dict[tuple[str, str], float] = field(default_factory=dict)
-    refused: dict[str, tuple[str, float]] = field(default_factory=dict)
+    refused: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
     settled: dict[str, str] = field(default_factory=dict)
     status_written: float = float("-inf")
 
@@ -148,7 +148,7 @@ class Reconciler:
             if not isinstance(action, Create):
                 raise
             until = self._clock().timestamp() + UNANSWERED_S
-            self._notes[key].refused[body["metadata"]["name"]] = (str(error), until)
+            self._notes[key].refused[body["kind"], body["metadata"]["name"]] = (str(error), until)
             raise Changed from error
 
     async def _send(self, key: Key, kind: Kind, action: Action) -> None:
@@ -189,6 +189,8 @@ class Reconciler:
         live = await self._kube.get(kind, meta["namespace"], meta["name"])
         if live is None:
             return
+        if _is_of_predecessor(live, service):
+            raise Conflict(f"{wanted['kind']} {meta['name']} is of an InferenceService deleted a moment ago")
         if not is_owned(live, service):
             self._notes[key].foreign[wanted["kind"], meta["name"]] = self._clock().timestamp() + UNANSWERED_S
         elif not live["metadata"].get("deletionTimestamp"):
@@ -202,6 +204,17 @@ def is_owned(child: Manifest, service: Manifest) -> bool:
     uid = service["metadata"]["uid"]
     owners = child["metadata"].get("ownerReferences") or []
     return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
+
+
+def _is_of_predecessor(child: Manifest, service: Manifest) -> bool:
+    """True for a child of an object of the same name that was deleted: the garbage collector is on its way to it."""
+    meta = service["metadata"]
+    return any(
+        owner.get("controller")
+        and (owner["kind"], owner["name"]) == ("InferenceService", meta["name"])
+        and owner["uid"] != meta["uid"]
+        for owner in child["metadata"].get("ownerReferences") or []
+    )
 
 
 def _body(action: Create | Replace | Delete | SetStatus) -> Manifest:

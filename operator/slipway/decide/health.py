@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from slipway.api.conditions import Reason, Type
 from slipway.api.schema import ConditionStatus, timestamp
 from slipway.api.status import Condition
-from slipway.decide.situation import Situation
+from slipway.decide.situation import Situation, refused_pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class State:
 def model_state(seen: Situation, name: str) -> State:
     if seen.ready(name) > 0:
         return State(loaded=True, reason=Reason.LOADED, message="the model is loaded")
-    if ("Deployment", name) in seen.observed.foreign:
-        return State(loaded=False, reason=Reason.CONFLICT, message=_conflict(seen) or "", faulty=True, terminal=True)
-    if words := seen.observed.refused.get(name):
+    if {("Deployment", name), ("ControllerRevision", name)} & seen.observed.foreign:
+        return State(loaded=False, reason=Reason.CONFLICT, message=_foreign(seen), faulty=True, terminal=True)
+    if words := refused_pods(seen.observed, name):
         return State(loaded=False, reason=Reason.INVALID_SPEC, message=words, faulty=True, terminal=True)
     fault = seen.fault(name)
     if fault is None:
@@ -70,8 +70,8 @@ def _condition(seen: Situation, kind: Type, value: bool, reason: Reason, message
 
 def _ready(seen: Situation) -> Condition:
     failing = _failing(seen)
-    if conflict := _without_address(seen):
-        return _condition(seen, Type.READY, False, Reason.CONFLICT, conflict)
+    if without := _without_address(seen):
+        return _condition(seen, Type.READY, False, *without)
     if seen.serving is not None and seen.ready(seen.serving) > 0:
         aside = f"; {failing}" if failing else ""
         return _condition(seen, Type.READY, True, Reason.SERVING, f"revision {seen.serving} answers{aside}")
@@ -100,8 +100,8 @@ def _predictor_ready(seen: Situation) -> Condition:
 
 
 def _routes_ready(seen: Situation) -> Condition:
-    if conflict := _without_address(seen):
-        return _condition(seen, Type.ROUTES_READY, False, Reason.CONFLICT, conflict)
+    if without := _without_address(seen):
+        return _condition(seen, Type.ROUTES_READY, False, *without)
     if seen.serving is None:
         return _condition(seen, Type.ROUTES_READY, False, Reason.NOT_ROUTED, "there is no revision to lead to")
     return _condition(seen, Type.ROUTES_READY, True, Reason.ROUTED, f"the address leads to revision {seen.serving}")
@@ -146,8 +146,8 @@ def _update_available(seen: Situation) -> Condition:
 def _stalled(seen: Situation) -> Condition | None:
     if seen.refusal is not None:
         return _condition(seen, Type.STALLED, True, seen.refusal.reason, seen.refusal.message)
-    if conflict := _conflict(seen):
-        return _condition(seen, Type.STALLED, True, Reason.CONFLICT, conflict)
+    if stuck := obstacle(seen):
+        return _condition(seen, Type.STALLED, True, *stuck)
     if seen.target is not None:
         state = model_state(seen, seen.target.name)
         if state.terminal:
@@ -179,12 +179,20 @@ def _failing(seen: Situation) -> str | None:
     return f"revision {seen.target.name} failed: {state.message}" if state.faulty else None
 
 
-def _without_address(seen: Situation) -> str | None:
-    return _conflict(seen) if ("Service", seen.name) in seen.observed.foreign else None
+def _without_address(seen: Situation) -> tuple[Reason, str] | None:
+    return obstacle(seen) if seen.observed.is_blocked("Service", seen.name) else None
 
 
-def _conflict(seen: Situation) -> str | None:
-    """What of somebody else's stands in the way, in a sentence."""
+def obstacle(seen: Situation) -> tuple[Reason, str] | None:
+    """What keeps an object of this service from being made."""
+    if seen.observed.foreign:
+        return Reason.CONFLICT, _foreign(seen)
+    if seen.observed.refused:
+        words = (f"{kind} {name}: {text}" for (kind, name), text in sorted(seen.observed.refused.items()))
+        return Reason.OBJECT_REFUSED, f"the API server refuses {'; '.join(words)}"
+    return None
+
+
+def _foreign(seen: Situation) -> str:
     names = ", ".join(f"{kind} {name}" for kind, name in sorted(seen.observed.foreign))
-    text = f"{names}: belongs to somebody else and is left alone; remove it, or rename this InferenceService"
-    return text if names else None
+    return f"{names}: belongs to somebody else and is left alone; remove it, or rename this InferenceService"

@@ -14,7 +14,6 @@ from datetime import datetime
 from slipway.api.manifest import Manifest
 from slipway.api.names import MANAGER, SCALING_MANAGER
 from slipway.decide import drift, pods, resources, status
-from slipway.decide.revision import Record
 from slipway.decide.situation import Situation, assess
 from slipway.decide.types import Action, Config, Create, Delete, Event, Observed, Plan, Replace, Scale
 
@@ -45,27 +44,18 @@ def plan(observed: Observed, config: Config, now: datetime) -> Plan:
 
 
 def _records(seen: Situation) -> Iterator[Action]:
-    """Every revision is recorded before it has pods, and again from its pods should its record be gone."""
+    """Every revision is recorded before it has pods, and again should its record be gone."""
     stored = {manifest["metadata"]["name"] for manifest in seen.observed.records}
-    for name in sorted(seen.kept - stored):
-        record = seen.records.get(name) or _from_pods(seen, name)
-        if record is not None:
-            yield Create(resources.record(seen.observed.service, record), MANAGER)
-
-
-def _from_pods(seen: Situation, name: str) -> Record | None:
-    live = seen.deployments.get(name)
-    if live is None:
-        return None
-    template = {"spec": live["spec"]["template"]["spec"]}
-    storage_uri = next((known.storage_uri for known in seen.status.revisions if known.name == name), "")
-    number = max((record.number for record in seen.records.values()), default=0)
-    return Record(name, number, name.rpartition("-")[2], seen.status.runtime or "", storage_uri, template)
+    for name in sorted(seen.kept & seen.records.keys() - stored):
+        if not seen.observed.is_blocked("ControllerRevision", name):
+            yield Create(resources.record(seen.observed.service, seen.records[name]), MANAGER)
 
 
 def _deployments(seen: Situation) -> Iterator[Action]:
     for name in sorted(seen.kept & seen.records.keys()):
         replicas, live = seen.replicas(name), seen.deployments.get(name)
+        if live is None and seen.observed.is_blocked("ControllerRevision", name):
+            continue  # no pods without a record
         wanted = resources.deployment(seen.observed.service, seen.records[name], replicas)
         yield from _ensure(seen, wanted, live, SCALING_MANAGER)
         if live is not None and live["spec"].get("replicas", 1) != replicas:
@@ -100,7 +90,7 @@ def _ensure(seen: Situation, wanted: Manifest, live: Manifest | None, manager: s
     """Create what is missing, put right what was edited, leave alone what is somebody else's or on its way out."""
     name = wanted["metadata"]["name"]
     if live is None:
-        if (wanted["kind"], name) not in seen.observed.foreign and name not in seen.observed.refused:
+        if not seen.observed.is_blocked(wanted["kind"], name):
             yield Create(wanted, manager)
     elif not live["metadata"].get("deletionTimestamp") and _has_drifted(seen, wanted, live):
         yield Replace(drift.replacement(wanted, live))
@@ -137,13 +127,12 @@ def _repairs(seen: Situation, children: list[Action]) -> Iterator[Event]:
 
 def _requeue(seen: Situation, status_due_s: float | None) -> float | None:
     """Seconds until the next look that no watch event would bring."""
-    due = [status_due_s]
+    due: list[float | None] = [status_due_s]
     if seen.drain_until is not None:
         due.append(max(0.1, (seen.drain_until - seen.now).total_seconds()))
-    if seen.refusal is not None or seen.observed.foreign:
+    if seen.refusal is not None or seen.observed.foreign or seen.observed.refused:
         due.append(UNANSWERED_S)
     if seen.kept and any(seen.ready(name) < seen.replicas(name) for name in seen.kept):
         due.append(UNANSWERED_S)
-    if any(pods.is_unscheduled(pod) for pod in seen.observed.pods):
-        due.append(pods.UNSCHEDULABLE_AFTER_S)
+    due += [pods.unscheduled_in_s(pod, seen.now) for pod in seen.observed.pods]
     return min((moment for moment in due if moment is not None), default=None)

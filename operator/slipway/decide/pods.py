@@ -4,7 +4,7 @@ The server and the fetcher end with an exit code of a small agreed set and a las
 the kubelet carries both here (terminationMessagePolicy: FallbackToLogsOnError).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,16 +60,13 @@ def _container_fault(pod: Manifest, container: Manifest, memory_limit: str | Non
     if reason := WAITING_REASONS.get(waiting.get("reason", "")):
         text = f"pod {pod['metadata']['name']}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
         return Fault(reason, text, terminal=False)
-    for end in _ends(container):
-        if end.get("exitCode", 0) != 0:
-            return _exit_fault(container, end, memory_limit)
-    return None
+    end = _end(container, "state") or _end(container, "lastState")
+    return _exit_fault(container, end, memory_limit) if end and end.get("exitCode", 0) != 0 else None
 
 
-def _ends(container: Manifest) -> Iterator[Manifest]:
-    for state in ("state", "lastState"):
-        if end := (container.get(state) or {}).get("terminated"):
-            yield end
+def _end(container: Manifest, state: str) -> Manifest | None:
+    """How its present or last run ended. What has ended well now is well, whatever was before."""
+    return (container.get(state) or {}).get("terminated")
 
 
 def _exit_fault(container: Manifest, end: Manifest, memory_limit: str | None) -> Fault:
@@ -85,13 +82,19 @@ def _exit_fault(container: Manifest, end: Manifest, memory_limit: str | None) ->
     return Fault(reason, f"{words} (exit code {end['exitCode']})", terminal=again)
 
 
-def is_unscheduled(pod: Manifest) -> bool:
+def unscheduled_in_s(pod: Manifest, now: datetime) -> float | None:
+    """Seconds until a pod without a node counts as unschedulable; None when it does already, or has one."""
+    left = UNSCHEDULABLE_AFTER_S - age_s(pod, now)
+    return left if _is_unscheduled(pod) and left > 0 else None
+
+
+def _is_unscheduled(pod: Manifest) -> bool:
     return _condition(pod, "PodScheduled").get("reason") == "Unschedulable"
 
 
 def _scheduling_fault(pod: Manifest, now: datetime) -> Fault | None:
     scheduled = _condition(pod, "PodScheduled")
-    if not is_unscheduled(pod) or age_s(pod, now) < UNSCHEDULABLE_AFTER_S:
+    if not _is_unscheduled(pod) or age_s(pod, now) < UNSCHEDULABLE_AFTER_S:
         return None
     return Fault(
         Reason.UNSCHEDULABLE, f"no node fits pod {pod['metadata']['name']}: {scheduled.get('message', '')}", False

@@ -5,6 +5,7 @@ Every field that the API server would fill in is written out here, so that an ob
 """
 
 import json
+import math
 from typing import Any
 
 from slipway.api.manifest import Manifest
@@ -14,7 +15,11 @@ from slipway.api.v1alpha1 import EnvVar, Predictor, Resources, RuntimeContainer
 from slipway.decide import storage
 from slipway.decide.revision import Record, data
 
-STARTUP_S = 30
+DRAIN_S = 10
+"""A pod that ends gives the requests it has their whole `timeout`, and this long more."""
+END_S = 10
+"""For a process that is done to be gone."""
+PROGRESS_S = 3600
 PRE_STOP_S = 3
 """A pod keeps answering this long after its end began: the address must have left it everywhere by then."""
 RESTRICTED = {
@@ -76,7 +81,7 @@ def deployment(owner: Manifest, revision: Record, replicas: int) -> Manifest:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             # A revision is one template for ever; the ReplicaSet of a repaired edit is of no use to anybody.
             "revisionHistoryLimit": 0,
-            "progressDeadlineSeconds": 3600,
+            "progressDeadlineSeconds": PROGRESS_S,
             "template": template,
         },
     }
@@ -138,7 +143,7 @@ def pod_template(
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "terminationGracePeriodSeconds": int(seconds(predictor.timeout)) + STARTUP_S,
+        "terminationGracePeriodSeconds": PRE_STOP_S + _drain_s(predictor) + END_S,
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -171,6 +176,8 @@ def _model(
             {"name": "grpc", "containerPort": container.grpc_port, "protocol": "TCP"},
         ],
         "resources": _resources(model.resources, container.resources),
+        # A server of somebody's own may listen only once it has loaded: it has as long as the Deployment waits.
+        "startupProbe": _probe(container.liveness_path.replace("{name}", service), period_s=1, failures=PROGRESS_S),
         "readinessProbe": _probe(container.readiness_path.replace("{name}", service), period_s=1, failures=3),
         "livenessProbe": _probe(container.liveness_path.replace("{name}", service), period_s=10, failures=6),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
@@ -193,6 +200,7 @@ def _env(service: str, predictor: Predictor, container: RuntimeContainer, path: 
         "SLIPWAY_MODEL_FORMAT": predictor.model.model_format.name,
         "SLIPWAY_CONTAINER_CONCURRENCY": str(predictor.container_concurrency),
         "SLIPWAY_TIMEOUT_S": json.dumps(seconds(predictor.timeout)),
+        "SLIPWAY_DRAIN_TIMEOUT_S": str(_drain_s(predictor)),
         "HOME": "/tmp/home",  # noqa: S108 - the pod's own emptyDir
         "TMPDIR": "/tmp",  # noqa: S108
         "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
@@ -201,6 +209,10 @@ def _env(service: str, predictor: Predictor, container: RuntimeContainer, path: 
     for variable in [*container.env, *predictor.model.env]:
         merged[variable.name] = _env_var(variable)
     return list(merged.values())
+
+
+def _drain_s(predictor: Predictor) -> int:
+    return math.ceil(seconds(predictor.timeout)) + DRAIN_S
 
 
 def _env_var(variable: EnvVar) -> Manifest:

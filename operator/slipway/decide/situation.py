@@ -89,13 +89,15 @@ class Situation:
 def assess(observed: Observed, config: Config, now: datetime) -> Situation:
     """Everything that the plan is made from, derived once."""
     spec, refusal = _parse(observed.service)
-    records = {record.name: record for record in map(revision.read, observed.records)}
     deployments = {child["metadata"]["name"]: child for child in observed.deployments}
+    records = {record.name: record for record in map(revision.read, observed.records)}
+    for name in deployments.keys() - records.keys():
+        records[name] = _from_pods(observed, spec, deployments[name], records)
     fresh: Record | Refusal | None = _render(observed, spec, list(records.values()), config) if spec else None
     target = _target(spec, fresh, records)
     if target is None and isinstance(fresh, Refusal):
         refusal = fresh
-    if target is not None and (words := observed.refused.get(target.name)):
+    if target is not None and (words := refused_pods(observed, target.name)):
         refusal = Refusal(Reason.INVALID_SPEC, f"the API server refuses the pods of this spec: {words}")
     status, pointer = _status(observed.service), _pointer(observed)
     if target is None:
@@ -130,25 +132,34 @@ def _decide_pointer(seen: Situation, config: Config) -> Situation:
 
 
 def _stable(seen: Situation) -> str | None:
-    """The revision that the address names, once it has answered, unless it is beyond help."""
+    """The revision that the address names, once it has answered.
+
+    It stays that whatever befalls its pods: they may come back, and nothing better is there before the target is. But
+    pods that are beyond help do not hold the place (the one GPU) that the target's pods wait for.
+    """
     pointer = seen.pointer or seen.status.stable
     if pointer is None or pointer not in seen.deployments.keys() | seen.records.keys():
         return None
-    if seen.ready(pointer) == 0:
-        answered = seen.status.stable == pointer
-        fault = seen.fault(pointer)
-        if not answered or (fault is not None and fault.terminal):
-            return None
-    return pointer
+    if seen.ready(pointer):
+        return pointer
+    fault = seen.fault(pointer)
+    in_the_way = fault is not None and fault.terminal and _is_unscheduled(seen)
+    return pointer if seen.status.stable == pointer and not in_the_way else None
+
+
+def _is_unscheduled(seen: Situation) -> bool:
+    fault = seen.fault(seen.target.name) if seen.target else None
+    return fault is not None and fault.reason is Reason.UNSCHEDULABLE
 
 
 def _serving(seen: Situation) -> str | None:
-    """Promotion flips the pointer when the target has all its replicas ready, and not before."""
+    """Promotion flips the pointer when the target has all its replicas ready; earlier only if nobody else answers."""
     if seen.target is None:
         return seen.stable or seen.pointer
-    if seen.stable is None or is_complete(seen.deployments.get(seen.target.name), seen.replicas(seen.target.name)):
-        return seen.target.name
-    return seen.stable
+    target = seen.target.name
+    if seen.stable is None or is_complete(seen.deployments.get(target), seen.replicas(target)):
+        return target
+    return target if seen.ready(target) and not seen.ready(seen.stable) else seen.stable
 
 
 def _draining(seen: Situation, serving: str | None, config: Config) -> tuple[str | None, datetime | None]:
@@ -188,6 +199,26 @@ def _pointer(observed: Observed) -> str | None:
     name = observed.service["metadata"]["name"]
     address = next((child for child in observed.services if child["metadata"]["name"] == name), None)
     return address["spec"].get("selector", {}).get(LABEL_REVISION) if address else None
+
+
+def refused_pods(observed: Observed, name: str) -> str | None:
+    """The API server's words about a revision that it does not let be made."""
+    return observed.refused.get(("ControllerRevision", name)) or observed.refused.get(("Deployment", name))
+
+
+def _from_pods(
+    observed: Observed, spec: InferenceServiceSpec | None, live: Manifest, records: Mapping[str, Record]
+) -> Record:
+    """A revision whose record is gone, as its pods still have it: it must not become what it would be today."""
+    name, status = live["metadata"]["name"], _status(observed.service)
+    template = {"spec": live["spec"]["template"]["spec"]}
+    choice = name.rpartition("-")[2]
+    if spec is not None:
+        service, wanted = observed.service["metadata"]["name"], revision.digest(revision.choice(spec.predictor))
+        if name == revision.name(service, wanted, revision.digest(template), follow=True):
+            choice = wanted
+    storage_uri = next((known.storage_uri for known in status.revisions if known.name == name), "")
+    return Record(name, revision.next_number(records.values()), choice, status.runtime or "", storage_uri, template)
 
 
 def _render(observed: Observed, spec: InferenceServiceSpec, records: list[Record], config: Config) -> Record | Refusal:

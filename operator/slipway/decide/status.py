@@ -16,7 +16,7 @@ from slipway.api.status import (
     RevisionStatus,
     RolloutStatus,
 )
-from slipway.decide.health import conditions, model_state
+from slipway.decide.health import conditions, model_state, obstacle
 from slipway.decide.situation import Situation
 from slipway.decide.types import Action, Config, Create, Event, SetStatus
 
@@ -64,14 +64,17 @@ def _news(seen: Situation, children: list[Action]) -> list[Event]:
         known = next((r for r in seen.status.revisions if r.name == seen.target.name), None)
         if state.faulty and (known is None or known.reason != state.reason):
             events.append(Event(state.reason, f"revision {seen.target.name}: {state.message}", warning=True))
-    if seen.refusal is not None and not _already_refused(seen):
+    if (stuck := obstacle(seen)) and not _is_known(seen, Type.STALLED, stuck[0]):
+        events.append(Event(*stuck, warning=True))
+    if seen.refusal is not None and not _is_known(seen, Type.ACCEPTED, seen.refusal.reason):
         events.append(Event(seen.refusal.reason, seen.refusal.message, warning=True))
     return events
 
 
-def _already_refused(seen: Situation) -> bool:
-    accepted = seen.conditions.get(Type.ACCEPTED)
-    return accepted is not None and seen.refusal is not None and accepted.reason == seen.refusal.reason
+def _is_known(seen: Situation, kind: Type, reason: Reason) -> bool:
+    """Whether the last status told so already."""
+    condition = seen.conditions.get(kind)
+    return condition is not None and condition.reason == reason
 
 
 def _stable_now(seen: Situation) -> str | None:
@@ -84,12 +87,15 @@ def _stable_now(seen: Situation) -> str | None:
 def _build(seen: Situation, entries: list[Event]) -> InferenceServiceStatus:
     stable = _stable_now(seen)
     candidate = seen.target.name if seen.target and seen.target.name != stable else None
+    has_address = not seen.observed.is_blocked("Service", seen.name)
     when = timestamp(seen.now)
     history = [HistoryEntry(time=when, reason=entry.reason, message=entry.note[:2048]) for entry in entries]
     return InferenceServiceStatus(
         observed_generation=seen.generation,
         conditions=conditions(seen),
-        url=f"http://{seen.name}.{seen.observed.service['metadata']['namespace']}" if seen.serving else None,
+        url=f"http://{seen.name}.{seen.observed.service['metadata']['namespace']}"
+        if seen.serving and has_address
+        else None,
         runtime=seen.target.runtime if seen.target else None,
         stable=stable,
         candidate=candidate,

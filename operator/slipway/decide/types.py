@@ -36,10 +36,14 @@ class Observed:
     """Child's uid -> version that our own last write left; what is unchanged since needs no repair."""
     foreign: frozenset[tuple[str, str]] = frozenset()
     """(kind, name) of needed objects that exist and are not ours."""
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """Name of an object that the API server refused to make -> its words."""
+    refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(kind, name) of an object that the API server refused to make -> its words."""
     status_age_s: float = float("inf")
     """Seconds since our last status write."""
+
+    def is_blocked(self, kind: str, name: str) -> bool:
+        """Whether there is no use in making an object now: its name is somebody else's, or it was just refused."""
+        return (kind, name) in self.foreign or (kind, name) in self.refused
 
 
 def _title(manifest: Manifest) -> str:

@@ -65,7 +65,7 @@ class EndlessBackoff:
             delay_s = min(_BACKOFF_CAP_S, delay_s * 2)
 
 
-def settings(scope: Scope) -> kopf.OperatorSettings:
+def settings() -> kopf.OperatorSettings:
     """What kopf is told; its defaults are for operators that let it do more."""
     chosen = kopf.OperatorSettings()
     chosen.scanning.disabled = True  # no LIST and WATCH of CRDs and namespaces: less RBAC

@@ -42,4 +42,3 @@ LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
 OWNED = (DEPLOYMENT, SERVICE, CONTROLLER_REVISION, POD_DISRUPTION_BUDGET, POD)
 """Kinds watched only where they carry Slipway's label; pods are made by Deployments, the others by Slipway."""
-RUNTIMES = (SERVING_RUNTIME, CLUSTER_SERVING_RUNTIME)
