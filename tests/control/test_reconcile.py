@@ -266,6 +266,16 @@ async def test_a_lost_record_is_made_again_as_its_pods_are_not_as_it_would_be_to
     assert ready.condition("UpdateAvailable")["status"] == "True"
 
 
+async def test_a_service_of_kserve_s_kind_of_that_name_is_somebody_else_s(world: World) -> None:
+    owner = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "name": "hello", "uid": "theirs"}
+    metadata = {"name": "hello", "namespace": "team", "ownerReferences": [owner | {"controller": True}]}
+    theirs = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}}
+    world.store.create(SERVICE, theirs, manager="kserve")
+    await world.operate()
+    assert (world.condition("Ready")["status"], world.condition("Ready")["reason"]) == ("False", "Conflict")
+    assert world.get(SERVICE, "hello")["metadata"]["ownerReferences"] == metadata["ownerReferences"]
+
+
 async def test_a_service_made_again_waits_for_the_children_of_the_one_before(ready: World) -> None:
     live = ready.store.get(INFERENCE_SERVICE, "team", "hello")
     assert live is not None

@@ -207,11 +207,15 @@ def is_owned(child: Manifest, service: Manifest) -> bool:
 
 
 def _is_of_predecessor(child: Manifest, service: Manifest) -> bool:
-    """True for a child of an object of the same name that was deleted: the garbage collector is on its way to it."""
+    """True for a child of an object of the same name that was deleted: the garbage collector is on its way to it.
+
+    The group counts: KServe's kind has the same name.
+    """
     meta = service["metadata"]
     return any(
         owner.get("controller")
-        and (owner["kind"], owner["name"]) == ("InferenceService", meta["name"])
+        and owner["apiVersion"].partition("/")[0] == INFERENCE_SERVICE.group
+        and (owner["kind"], owner["name"]) == (INFERENCE_SERVICE.kind, meta["name"])
         and owner["uid"] != meta["uid"]
         for owner in child["metadata"].get("ownerReferences") or []
     )
