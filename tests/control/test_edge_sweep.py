@@ -1,6 +1,7 @@
 """The first picture, and what the sweep finds that no watch told: vanished, missed, made again."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -154,36 +155,30 @@ async def test_what_was_deleted_and_made_again_unseen_is_the_new_one() -> None:
     assert known["metadata"]["uid"] == new["metadata"]["uid"]
 
 
-async def test_what_is_made_while_the_list_is_on_its_way_is_not_taken_for_vanished() -> None:
-    class Slow(FakeKube):
-        async def list(
-            self, kind: Kind, namespace: str | None, *, selector: str = "", metadata_only: bool = False
-        ) -> list[Manifest]:
-            listed = await super().list(kind, namespace, selector=selector, metadata_only=metadata_only)
-            if metadata_only and kind == SERVICE:
-                world.cache.put(SERVICE, world.store.create(SERVICE, child("new")))
-            return listed
+class MadeMeanwhile(FakeKube):
+    """Its list of Services is on its way when one is made."""
 
-    world = World(Slow())
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", metadata_only: bool = False
+    ) -> list[Manifest]:
+        listed = await super().list(kind, namespace, selector=selector, metadata_only=metadata_only)
+        if metadata_only and kind == SERVICE:
+            self.made(self.store.create(SERVICE, child("hello")))
+        return listed
+
+    made: Callable[[Manifest], object]
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["made", "made-again"])
+async def test_what_is_made_while_the_list_is_on_its_way_is_not_taken_for_vanished(before: bool) -> None:
+    kube = MadeMeanwhile()
+    world = World(kube)
+    kube.made = lambda service: world.cache.put(SERVICE, service)
+    if before:
+        world.store.create(SERVICE, child("hello"))
     await world.primed()
-    await world.sweep.once()
-    assert world.names(SERVICE) == ["new"]
-
-
-async def test_what_is_made_again_while_the_list_is_on_its_way_is_not_taken_for_vanished() -> None:
-    class Slow(FakeKube):
-        async def list(
-            self, kind: Kind, namespace: str | None, *, selector: str = "", metadata_only: bool = False
-        ) -> list[Manifest]:
-            listed = await super().list(kind, namespace, selector=selector, metadata_only=metadata_only)
-            if metadata_only and kind == SERVICE:
-                world.cache.put(SERVICE, world.store.create(SERVICE, child("hello")))
-            return listed
-
-    world = World(Slow())
-    world.store.create(SERVICE, child("hello"))
-    await world.primed()
-    world.store.delete(SERVICE, "team", "hello")
+    if before:
+        world.store.delete(SERVICE, "team", "hello")
     await world.sweep.once()
     assert world.names(SERVICE) == ["hello"]
 
