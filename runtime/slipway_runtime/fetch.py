@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slipway_runtime.errors import BadModel, Failure, report
+from slipway_runtime.models.sources import Source, locate
 from slipway_runtime.settings import Parser
-from slipway_runtime.sources import Source, locate
 
 GIB = 1 << 30
 CHUNK = 4 << 20

@@ -14,15 +14,15 @@ import signal
 import time
 from collections.abc import Coroutine
 
-from slipway_runtime import artifacts
 from slipway_runtime.cpus import cpu_limit
+from slipway_runtime.engine.executor import Executor
 from slipway_runtime.errors import BadConfig, BadModel, Failure, RequestError
-from slipway_runtime.executor import Executor
-from slipway_runtime.grpc_server import GrpcServer
-from slipway_runtime.http_protocol import HttpServer
-from slipway_runtime.routes import Routes
+from slipway_runtime.models import artifacts
+from slipway_runtime.protocol.grpcio_server import GrpcServer
+from slipway_runtime.protocol.routes import Routes
 from slipway_runtime.service import Model, Service, State
 from slipway_runtime.settings import Settings
+from slipway_runtime.wire.http1 import HttpServer
 
 log = logging.getLogger("slipway.server")
 POLL_S = 0.02
@@ -111,7 +111,7 @@ class Server:
         """On the model's thread. Importing torch takes seconds, so it is done here, while we are live already."""
         settings = self._settings
         artifact = artifacts.find(settings.model, settings.format)
-        from slipway_runtime import model  # noqa: PLC0415 - see above
+        from slipway_runtime.models import torch_model as model  # noqa: PLC0415 - see above
 
         loaded = model.load(artifact, settings.device, settings.threads or cpu_limit())
         if ignored := loaded.metadata.ignored:

@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from slipway_runtime import __version__
+from slipway_runtime.engine.executor import Executor
+from slipway_runtime.engine.signature import check_outputs, chosen, ordered_inputs
 from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.executor import Executor
 from slipway_runtime.metrics import Exposition, Stats
-from slipway_runtime.signature import check_outputs, chosen, ordered_inputs
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor, TensorSpec
 
 VERSION = "1"  # one version of one model, for now

@@ -37,35 +37,67 @@ BINARY_ONLY = frozenset({"FP16", "BF16"})  # the protocol gives them no JSON for
 MAX_DIMS = 32
 
 
-@dataclass(frozen=True, slots=True)
+Parameter = str | int | float | bool
+Rows = list[Array]
+"""The tensors of one request in the model's order; with batching, the first dimension of each is the batch."""
+
+
+# Not frozen, although nothing changes them: making a frozen instance costs three times as much, per tensor.
+@dataclass(slots=True)
 class Tensor:
+    """BYTES are an object array of `bytes`."""
+
     name: str
     datatype: str
     data: Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutputChoice:
+    """One output as the request wants it. `classes` > 0: the top so many as "value:index[:label]"."""
+
     name: str
     binary: bool
+    classes: int = 0
+    region: "Region | None" = None
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """Where in a registered shared memory region a tensor lies, or is to be put."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(slots=True)
 class InferRequest:
-    """`outputs` None = all of them, each binary if `binary` says so. `id` None = not given, not echoed."""
+    """`outputs` None = all of them, each binary if `binary` says so. `id` None = not given, not echoed.
+
+    `priority` 0 = the model's default, 1 = highest. `timeout_s` is the client's own, from now. `parameters` are the
+    rest of the request's: sequence_id and the like, and what the model alone understands.
+    """
 
     inputs: Sequence[Tensor]
     id: str | None = None
     outputs: Sequence[OutputChoice] | None = None
     binary: bool = False
+    priority: int = 0
+    timeout_s: float | None = None
+    tenant: str = ""
+    parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
+    """`outputs` are those asked for, in the order asked."""
+
     model_name: str
     model_version: str
     outputs: Sequence[Tensor]
     id: str | None = None
+    parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

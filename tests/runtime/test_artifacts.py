@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from slipway_runtime.artifacts import find, format_of, read_config
 from slipway_runtime.errors import BadConfig, BadModel, Failure, MissingModel
+from slipway_runtime.models.artifacts import find, format_of, read_config
 from slipway_runtime.tensors import TensorSpec
 
 

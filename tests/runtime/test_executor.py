@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from slipway_runtime.engine.executor import Executor
 from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.executor import Executor
 
 LONG_S = 30.0
 

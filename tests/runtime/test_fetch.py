@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway_runtime import errors, fetch, sources
+from slipway_runtime import errors, fetch
 from slipway_runtime.errors import BadModel
+from slipway_runtime.models import sources
 from tests.runtime.process import environment
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from slipway_runtime.http_messages import Request, Response, refusal
-from slipway_runtime.http_protocol import HEAD_TIMEOUT_S, STALL_TIMEOUT_S, HttpServer
+from slipway_runtime.wire.http1 import HEAD_TIMEOUT_S, STALL_TIMEOUT_S, HttpServer
+from slipway_runtime.wire.http1_messages import Request, Response, refusal
 
 LIMIT = 1 << 20
 IDLE_S = 60.0

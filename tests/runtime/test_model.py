@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from slipway_runtime import model
-from slipway_runtime.artifacts import find
 from slipway_runtime.errors import BadConfig, BadModel, Kind, RequestError
-from slipway_runtime.model import TorchModel
+from slipway_runtime.models import torch_model as model
+from slipway_runtime.models.artifacts import find
+from slipway_runtime.models.torch_model import TorchModel
 from slipway_runtime.samples import SAMPLES, mlp
 from slipway_runtime.tensors import DTYPES, Tensor, TensorSpec
 

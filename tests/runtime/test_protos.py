@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from slipway_runtime import protos
 from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.protocol import protos
 from slipway_runtime.tensors import DTYPES, InferResponse, OutputChoice, Tensor
 from tests.runtime.test_rest import tensors
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from slipway_runtime import rest
 from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.protocol import rest
 from slipway_runtime.tensors import BINARY_ONLY, DTYPES, InferRequest, InferResponse, OutputChoice, Tensor
 
 JSON_TYPES = sorted(set(DTYPES) - BINARY_ONLY)

@@ -14,14 +14,14 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from slipway_runtime.engine.executor import Executor
 from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.executor import Executor
-from slipway_runtime.grpc_server import CODES, GrpcServer
-from slipway_runtime.http_messages import Request, Response
 from slipway_runtime.metrics import Exposition, Stats
-from slipway_runtime.routes import STATUS, Routes
+from slipway_runtime.protocol.grpcio_server import CODES, GrpcServer
+from slipway_runtime.protocol.routes import STATUS, Routes
 from slipway_runtime.service import Service
 from slipway_runtime.tensors import Metadata, Tensor, TensorSpec
+from slipway_runtime.wire.http1_messages import Request, Response
 
 LIMIT = 10_000
 METADATA = Metadata(

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
-from slipway_runtime import protos
 from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.protocol import protos
 from slipway_runtime.service import Service
 
 log = logging.getLogger("slipway.grpc")

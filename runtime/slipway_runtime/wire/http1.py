@@ -21,7 +21,7 @@ from typing import cast
 
 import httptools
 
-from slipway_runtime.http_messages import Request, Response, head_of, joined, path_of, problem, refusal
+from slipway_runtime.wire.http1_messages import Request, Response, head_of, joined, path_of, problem, refusal
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_URL_BYTES = 8 * 1024

@@ -15,10 +15,11 @@ from urllib.parse import unquote
 
 import orjson
 
-from slipway_runtime import metrics, rest
+from slipway_runtime import metrics
 from slipway_runtime.errors import Kind, RequestError, invalid
-from slipway_runtime.http_messages import Request, Response, refusal
+from slipway_runtime.protocol import rest
 from slipway_runtime.service import Service
+from slipway_runtime.wire.http1_messages import Request, Response, refusal
 
 log = logging.getLogger("slipway.rest")
 

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch.export.graph_signature import TensorArgument
 
-from slipway_runtime.artifacts import Artifact, ModelConfig
 from slipway_runtime.errors import BadConfig, BadModel, Kind, RequestError, cause, invalid
+from slipway_runtime.models.artifacts import Artifact, ModelConfig
 from slipway_runtime.tensors import DTYPES, Metadata, Tensor, TensorSpec
 
 TORCH_DTYPES: dict[str, torch.dtype] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slipway_runtime.errors import BadConfig, BadModel, MissingModel
-from slipway_runtime.sources import locate
+from slipway_runtime.models.sources import locate
 from slipway_runtime.tensors import DTYPES, TensorSpec
 
 Format = Literal["torchscript", "torch-export"]
