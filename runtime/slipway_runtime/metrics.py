@@ -28,7 +28,12 @@ class Exposition:
 
     def render(self, endpoints: Sequence[Endpoint], gpus: Sequence[Gpu]) -> bytes:
         lines: list[str] = []
-        for name, kind, about, samples in (*self._own(), *_counters(endpoints), *_of_queues(endpoints), *_of_gpus(gpus)):
+        for name, kind, about, samples in (
+            *self._own(),
+            *_counters(endpoints),
+            *_of_queues(endpoints),
+            *_of_gpus(gpus),
+        ):
             if samples:
                 lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
                 lines += [f"{name}{_text(labels)} {value:.15g}" for labels, value in samples]
