@@ -9,7 +9,7 @@ version  LOADING ──▶ READY ──▶ UNLOADING ──▶ UNAVAILABLE      
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,7 +20,8 @@ from slipway_runtime.engine.statistics import statistics
 from slipway_runtime.errors import Failure, Kind, RequestError, invalid
 from slipway_runtime.gpus import gpus
 from slipway_runtime.metrics import Exposition
-from slipway_runtime.tensors import InferRequest, InferResponse
+from slipway_runtime.switches import LogSettings, TraceSettings
+from slipway_runtime.tensors import InferRequest, InferResponse, Metadata
 
 log = logging.getLogger("slipway.service")
 T = TypeVar("T")
@@ -48,13 +49,16 @@ class LoadedVersion:
 
 
 class Source(Protocol):
-    """Where models come from. Both may block: they are called on a thread of their own."""
+    """Where models come from. All may block: they are called on a thread of their own."""
+
+    def initial(self) -> list[str]:
+        """Those to be loaded at the start. Raises Failure."""
 
     def names(self) -> list[str]:
         """All that could be loaded."""
 
-    def load(self, name: str, config: Mapping[str, Any] | None) -> list[LoadedVersion]:
-        """The versions that the model's policy wants, warmed up. `config` overrides the one on disk.
+    def load(self, name: str, config: str | None) -> list[LoadedVersion]:
+        """The versions that the model's policy wants, warmed up. `config` (JSON) is taken for the one on disk.
 
         Raises:
             Failure: with the sentence that says why not.
@@ -66,9 +70,28 @@ class Version:
     """What the protocols call an entry: an endpoint with what is told of it."""
 
     endpoint: Endpoint
-    config: dict[str, Any]
-    labels: Mapping[str, list[str]]
+    config_json: dict[str, Any]
+    class_labels: Mapping[str, list[str]]
     release: Callable[[], None]
+
+    @property
+    def name(self) -> str:
+        return self.endpoint.name
+
+    @property
+    def version(self) -> str:
+        return self.endpoint.version
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.endpoint.metadata
+
+    @property
+    def decoupled(self) -> bool:
+        return self.endpoint.streams is not None
+
+    def labels(self, output: str) -> list[str] | None:
+        return self.class_labels.get(output)
 
 
 @dataclass(slots=True)
@@ -78,11 +101,22 @@ class _Model:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """`explicit`: clients may load and unload."""
+
+    explicit: bool = False
+    tracing: bool = False
+    log_format: str = "json"
+
+
 class Service:
     """Must be made inside a running event loop; all methods belong to it."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, options: ServiceOptions) -> None:
+        self._source, self._explicit = source, options.explicit
+        self.trace_settings = TraceSettings(enabled=options.tracing)
+        self.log_settings = LogSettings(logging.getLogger(), options.log_format)
         self.state = State.LOADING
         self.load_now = Load()
         self.exposition = Exposition()
@@ -94,26 +128,32 @@ class Service:
 
     # --- the server's side
 
-    async def start(self, names: Sequence[str]) -> None:
-        """Load these; one that fails does not take the others down, but without any the server has failed.
+    async def start(self) -> None:
+        """Load what the source wants; one that fails does not take the others down.
 
         Raises:
-            Failure: why the only one, or the first of all, could not be loaded.
+            Failure: why none could be loaded.
         """
-        self._wanted = list(names)
         failures: list[Failure] = []
-        for name in names:
-            try:
-                await self._load(name, None)
-            except Failure as failure:
-                failures.append(failure)
-                if len(names) > 1:
-                    log.error("a model could not be loaded", extra={"f": {"model": name, "reason": str(failure)}})  # noqa: TRY400
-        if failures and len(failures) == len(names):
+        try:
+            self._wanted = await self._on_loader(self._source.initial)
+            for name in self._wanted:
+                failures += await self._try_to_load(name)
+        except Failure as failure:
+            failures.append(failure)
+        if failures and len(failures) >= len(self._wanted):
             self.state = State.FAILED
             raise failures[0]
         self.state = State.READY
         self.exposition.ready = self.is_ready()
+
+    async def _try_to_load(self, name: str) -> list[Failure]:
+        try:
+            await self._load(name, None)
+        except Failure as failure:
+            log.error("a model could not be loaded", extra={"f": {"model": name, "reason": str(failure)}})  # noqa: TRY400
+            return [failure]
+        return []
 
     def set_draining(self) -> None:
         self.state = State.DRAINING
@@ -169,8 +209,8 @@ class Service:
             found = self._all()
         return [statistics(entry.endpoint) for entry in found]
 
-    def index(self, *, ready_only: bool) -> list[dict[str, str]]:
-        rows: list[dict[str, str]] = []
+    def index(self, ready_only: bool) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
         for name in sorted({*self._models, *self._source.names()}):
             model = self._models.get(name)
             if model is not None and model.versions:
@@ -181,21 +221,24 @@ class Service:
                 rows.append({key: value for key, value in row.items() if value or key in ("name", "reason")})
         return rows
 
-    async def load(self, name: str, config: Mapping[str, Any] | None) -> None:
+    async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
         """Load or reload; what serves now goes on until the new one is ready, and if that fails.
 
         Raises:
             RequestError: why it cannot be loaded.
         """
-        if name not in self._source.names():
+        self._check_control(f"load '{name}'")
+        config = parameters.get("config")
+        if name not in await self._on_loader(self._source.names):
             raise invalid(f"failed to load '{name}', failed to poll from model repository: there is no such model")
         try:
             await self._load(name, config)
         except Failure as failure:
             raise invalid(f"failed to load '{name}', {failure}") from failure
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
         """Take no more requests, finish what there is, give the memory back. Raises RequestError."""
+        self._check_control(f"unload '{name}'")
         model = self._models.get(name)
         if model is None:
             raise invalid(f"failed to unload '{name}': there is no such model")
@@ -216,6 +259,14 @@ class Service:
 
     # --- ours
 
+    def _check_control(self, what: str) -> None:
+        if not self._explicit:
+            raise RequestError(
+                Kind.UNAVAILABLE,
+                f"failed to {what}: explicit model load / unload is not allowed; start the server with "
+                "--model-control explicit",
+            )
+
     def _all(self) -> list[Version]:
         return [entry for name in sorted(self._models) for entry in self._models[name].versions.values()]
 
@@ -233,7 +284,7 @@ class Service:
     async def _on_loader(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, work)
 
-    async def _load(self, name: str, config: Mapping[str, Any] | None) -> None:
+    async def _load(self, name: str, config: str | None) -> None:
         model = self._models.setdefault(name, _Model())
         async with self._lock(name):
             began_s = time.monotonic()
