@@ -164,7 +164,9 @@ def count_of(shape: tuple[int, ...], name: str) -> int:
     count = math.prod(shape)
     # A size of 0 hides the others, which numpy multiplies all the same.
     if count > MAX_VALUES or (count == 0 and math.prod(size for size in shape if size) > MAX_VALUES):
-        raise invalid(f"tensor '{name}' has shape {str(list(shape))[:200]}, more than {MAX_VALUES} values are not served")
+        raise invalid(
+            f"tensor '{name}' has shape {str(list(shape))[:200]}, more than {MAX_VALUES} values are not served"
+        )
     return count
 
 
@@ -193,9 +195,12 @@ def _texts(raw: memoryview, shape: tuple[int, ...], name: str) -> Array:
     """O(bytes). The count is checked against the bytes there are before memory is taken for it."""
     count, size = count_of(shape, name), len(raw)
     if count * 4 > size:
-        raise invalid(f"tensor '{name}' has {size} bytes, too few for the {count} BYTES elements of its shape {list(shape)}")
+        raise invalid(
+            f"tensor '{name}' has {size} bytes, too few for the {count} BYTES elements of its shape {list(shape)}"
+        )
     data = bytes(raw)
-    texts, offset = [], 0
+    texts: list[bytes] = []
+    offset = 0
     for _ in range(count):
         begin = offset + 4
         offset = begin + int.from_bytes(data[offset:begin], "little")
@@ -223,7 +228,7 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
         flat = _leaves(values, _LEAVES[kind])
         if len(flat) != count_of(shape, name):
             raise invalid(f"input '{name}' has {len(flat)} values, its shape {list(shape)} needs {math.prod(shape)}")
-        data = _encoded(flat, shape) if kind == "BYTES" else _array(flat, datatype, shape)
+        data = _encoded(flat, shape) if datatype == "BYTES" else _array(flat, datatype, shape)
     except (ValueError, TypeError, OverflowError, FloatingPointError, struct.error):
         raise invalid(f"input '{name}' has data that is not an even array of {datatype} values") from None
     return Tensor(name, datatype, data)
@@ -235,7 +240,7 @@ _LEAVES: dict[str, frozenset[type]] = {
     "i": frozenset({int}),
     "u": frozenset({int}),
     "f": frozenset({int, float}),
-    "BYTES": frozenset({str}),
+    "BYTES": frozenset({str, bytes}),
 }
 
 
@@ -267,8 +272,15 @@ def _array(values: list[Any], datatype: str, shape: tuple[int, ...]) -> Array:
         return np.array(values, DTYPES[datatype]).reshape(shape)
 
 
-def _encoded(values: list[str], shape: tuple[int, ...]) -> Array:
-    return texts_array([value.encode() for value in values], shape)
+def _encoded(values: list[str | bytes], shape: tuple[int, ...]) -> Array:
+    return texts_array([value.encode() if isinstance(value, str) else value for value in values], shape)
+
+
+def numbers_of(tensor: Tensor) -> Array:
+    """The values as numpy knows them: BF16, which it does not know, as float32."""
+    if tensor.datatype == "BF16":
+        return (tensor.data.astype(np.uint32) << 16).view(np.float32)
+    return tensor.data
 
 
 def bytes_of(tensor: Tensor) -> Buffer:

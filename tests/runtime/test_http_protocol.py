@@ -33,7 +33,7 @@ async def handler(request: Request) -> Response:
     seen = {
         "method": request.method,
         "path": request.path,
-        "headers": request.headers,
+        "headers": {name.decode(): value.decode() for name, value in request.headers.items()},
         "body": request.body.decode("latin-1"),
     }
     return Response(200, (json.dumps(seen).encode(),))

@@ -4,7 +4,7 @@ Everything here may be called from the event loop only, and returns at once unle
 `RequestError`, whose kind each protocol maps to its own code.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 from slipway_runtime import __version__
@@ -101,7 +101,7 @@ class Api(Protocol):
     def statistics(self, name: str, version: str) -> list[JsonObject]:
         """Triton's ModelStatistics, of every version unless one is named, of every model if `name` is ""."""
 
-    def index(self, ready_only: bool) -> list[JsonObject]:  # noqa: FBT001 - the protocols know no other argument
+    def index(self, ready_only: bool) -> list[JsonObject]:
         """{"name", "version", "state", "reason"} of every version there is."""
 
     async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
@@ -132,3 +132,9 @@ def model_metadata(api: Api, name: str, version: str) -> JsonObject:
 def _tensor_metadata(spec: TensorSpec) -> JsonObject:
     shape = [-1] if spec.shape is None else list(spec.shape)
     return {"name": spec.name, "datatype": spec.datatype or "UNKNOWN", "shape": shape}
+
+
+async def close(responses: AsyncIterator[InferResponse]) -> None:
+    """Say that nobody wants the rest of a stream."""
+    if isinstance(responses, AsyncGenerator):
+        await responses.aclose()

@@ -6,11 +6,12 @@ Values are written with six digits after the point, as Triton writes them.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from slipway_runtime.errors import invalid
-from slipway_runtime.tensors import Array, Tensor, texts_array
+from slipway_runtime.tensors import Array, Tensor, numbers_of, texts_array
 
 
 def classified(tensor: Tensor, classes: int, labels: Sequence[str] | None, *, batched: bool) -> Tensor:
@@ -30,14 +31,12 @@ def classified(tensor: Tensor, classes: int, labels: Sequence[str] | None, *, ba
 
 
 def _ordered(tensor: Tensor) -> Array:
-    if tensor.datatype == "BF16":
-        return (tensor.data.astype(np.uint32) << 16).view(np.float32)
     if tensor.datatype in ("BOOL", "BYTES"):
         raise invalid(f"output '{tensor.name}' is {tensor.datatype}, which has no classes; ask for its values")
-    return tensor.data
+    return numbers_of(tensor)
 
 
-def _text(value: float, index: int, labels: Sequence[str] | None) -> bytes:
+def _text(value: Any, index: int, labels: Sequence[str] | None) -> bytes:
     number = f"{value:.6f}" if isinstance(value, np.floating) else str(value)
     label = f":{labels[index]}" if labels and index < len(labels) else ""
     return f"{number}:{index}{label}".encode()

@@ -45,7 +45,9 @@ def _check(key: str, value: object) -> None:
     if type(value) not in kinds or (key in _KINDS and type(value) is int and not 0 <= value < 2**64):
         raise invalid(f"parameter '{key[:80]}' must be {sentence}")
     if key.startswith("triton_"):
-        raise invalid(f"parameter '{key[:80]}' is reserved: names that begin with 'triton_' are not the client's to give")
+        raise invalid(
+            f"parameter '{key[:80]}' is reserved: names that begin with 'triton_' are not the client's to give"
+        )
 
 
 def region_of(parameters: Mapping[str, Any], name: str) -> Region | None:
@@ -60,7 +62,9 @@ def region_of(parameters: Mapping[str, Any], name: str) -> Region | None:
     if type(region) is not str:
         raise invalid(f"tensor '{name}': 'shared_memory_region' must be a string")
     if type(size) is not int or size < 0 or type(offset) is not int or offset < 0:
-        raise invalid(f"tensor '{name}' in region '{region[:80]}' needs 'shared_memory_byte_size' and offset, integers >= 0")
+        raise invalid(
+            f"tensor '{name}' in region '{region[:80]}' needs 'shared_memory_byte_size' and offset, integers >= 0"
+        )
     return Region(region, offset, size)
 
 

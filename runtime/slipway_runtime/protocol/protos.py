@@ -20,6 +20,7 @@ from slipway_runtime.tensors import (
     InferRequest,
     InferResponse,
     OutputChoice,
+    Region,
     Tensor,
     bytes_of,
     checked_shape,
@@ -95,7 +96,7 @@ def _raw_inputs(items: Any, raws: Any, regions: Regions | None) -> list[Tensor]:
         used += 1
     if len(tensors) < len(items) or used < len(given):
         raise invalid(
-            f"expected {len(items) - len(tensors) + used} raw_input_contents, one per input that is not in shared memory, "
+            f"expected {len(items) - len(tensors) + used} raw_input_contents, one per input not in shared memory, "
             f"got {len(given)}"
         )
     return tensors
@@ -145,7 +146,7 @@ def _filled(contents: Any) -> list[str]:
 def _outputs(items: Any, regions: Regions | None) -> list[OutputChoice]:
     choices = []
     for item in items:
-        choice = OutputChoice(item.name, True)  # noqa: FBT003 - the one place that makes many of them
+        choice = OutputChoice(item.name, True)
         if item.parameters:
             given = values_of(item.parameters)
             choice.classes = request_parameters.classes_of(given, choice.name)
@@ -159,7 +160,10 @@ def _outputs(items: Any, regions: Regions | None) -> list[OutputChoice]:
 
 
 def render(
-    response: InferResponse, request: InferRequest | None = None, entry: Entry | None = None, regions: Regions | None = None
+    response: InferResponse,
+    request: InferRequest | None = None,
+    entry: Entry | None = None,
+    regions: Regions | None = None,
 ) -> Any:
     """The ModelInferResponse. `request` says which outputs are wanted as classes or in shared memory."""
     message = _Response()
@@ -180,7 +184,7 @@ def render(
             if choice.classes:
                 tensor = as_classes(tensor, choice, entry)
             elif choice.region is not None:
-                raw = _share(tensor, choice, output, regions)
+                raw = _share(tensor, choice.region, output, regions)
         output.name = tensor.name
         output.datatype = tensor.datatype
         output.shape.extend(tensor.data.shape)
@@ -191,14 +195,13 @@ def render(
     return message
 
 
-def _share(tensor: Tensor, choice: OutputChoice, output: Any, regions: Regions | None) -> Buffer:
+def _share(tensor: Tensor, region: Region, output: Any, regions: Regions | None) -> Buffer:
     """Put the tensor where it was asked for. What is left to send: nothing, in the place where its bytes would be."""
-    assert choice.region is not None  # noqa: S101 - the caller looked
     raw = bytes_of(tensor)
-    served(regions).write(choice.region, raw, tensor.name)
+    served(regions).write(region, raw, tensor.name)
     where = {
-        "shared_memory_region": choice.region.name,
-        "shared_memory_offset": choice.region.offset,
+        "shared_memory_region": region.name,
+        "shared_memory_offset": region.offset,
         "shared_memory_byte_size": len(raw),
     }
     set_parameters(output.parameters, where)

@@ -157,7 +157,7 @@ def served(regions: Regions | None) -> Regions:
     return regions
 
 
-def _outputs(items: object, binary: bool, regions: Regions | None) -> list[OutputChoice]:  # noqa: FBT001
+def _outputs(items: object, binary: bool, regions: Regions | None) -> list[OutputChoice]:
     if type(items) is not list:
         raise invalid("'outputs' must be a list")
     choices = []
@@ -174,7 +174,7 @@ def _outputs(items: object, binary: bool, regions: Regions | None) -> list[Outpu
     return choices
 
 
-def _choice(name: str, parameters: JsonObject, binary: bool, regions: Regions | None) -> OutputChoice:  # noqa: FBT001
+def _choice(name: str, parameters: JsonObject, binary: bool, regions: Regions | None) -> OutputChoice:
     choice = OutputChoice(name, _flag(parameters, "binary_data", default=binary))
     if len(parameters) > 1 or "binary_data" not in parameters:
         choice.classes = request_parameters.classes_of(parameters, name)

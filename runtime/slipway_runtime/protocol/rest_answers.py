@@ -110,7 +110,9 @@ def texts_of(name: str, texts: Sequence[bytes]) -> list[str]:
     try:
         return [text.decode() for text in texts]
     except UnicodeDecodeError:
-        raise invalid(f"output '{name}' has bytes that are not UTF-8, which JSON cannot hold; ask for binary data") from None
+        raise invalid(
+            f"output '{name}' has bytes that are not UTF-8, which JSON cannot hold; ask for binary data"
+        ) from None
 
 
 def _with_nan(answer: JsonObject, head: bytes) -> bytes:
@@ -122,3 +124,11 @@ def _with_nan(answer: JsonObject, head: bytes) -> bytes:
             output["data"] = orjson.Fragment(json.dumps(values.tolist()))
             lost = True
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY) if lost else head
+
+
+def dumps(answer: JsonObject) -> bytes:
+    """JSON of plain values, with NaN and infinity as Python and Triton write them."""
+    text = orjson.dumps(answer)
+    if b"null" in text:
+        text = json.dumps(answer).encode()
+    return text

@@ -141,6 +141,5 @@ def _file_name(key: str) -> str:
     return name
 
 
-
 def cuda_unsupported() -> RequestError:
     return RequestError(Kind.UNSUPPORTED, CUDA_REFUSAL)
