@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as pb
 
-from slipway_runtime.errors import Kind, RequestError, invalid
+from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.protocol import protos, repository
 from slipway_runtime.protocol.api import Api, Ticket, model_metadata, server_metadata
 from slipway_runtime.protocol.infer_stream import InferStream, rendered
@@ -189,7 +189,7 @@ class Methods:
 
     async def LogSettings(self, message: Any, context: Context) -> Any:
         settings = self._api.log_settings
-        changes = {key: _log_value(key, value) for key, value in message.settings.items()}
+        changes = {key: _log_value(value) for key, value in message.settings.items()}
         return _log_answer(settings.update("", changes) if changes else settings.get(""))
 
 
@@ -200,11 +200,10 @@ def _trace_value(values: list[str]) -> list[str] | str | None:
     return values if len(values) > 1 else values[0]
 
 
-def _log_value(key: str, value: Any) -> bool | int | str:
+def _log_value(value: Any) -> bool | int | str | None:
+    """None = clear the setting, as null in REST."""
     choice = value.WhichOneof("parameter_choice")
-    if choice is None:
-        raise invalid(f"log setting '{key[:80]}' has no value")
-    given: bool | int | str = getattr(value, choice)
+    given: bool | int | str | None = getattr(value, choice) if choice is not None else None
     return given
 
 

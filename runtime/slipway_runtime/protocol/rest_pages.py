@@ -1,4 +1,4 @@
-"""Every REST route but inference: health, metadata, repository, statistics, settings, shared memory. No model runs here.
+"""Every REST route but inference: health, metadata, repository, statistics, settings, shared memory. No model runs.
 
 GET   /v2 · /v2/health/live · /v2/health/ready · /v2/models/M[/versions/V][/ready|/config|/stats] · /v2/models/stats
 both  /v2/trace/setting · /v2/models/M/trace/setting · /v2/logging

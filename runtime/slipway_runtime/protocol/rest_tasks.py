@@ -105,8 +105,8 @@ class _Events:
         if self._over:
             raise StopAsyncIteration
         try:
-            response, self._first = self._first or await anext(self._responses), None
-            return generate.event(generate.render(response))
+            first, self._first = self._first, None
+            return generate.event(generate.render(first if first is not None else await anext(self._responses)))
         except RequestError as error:
             message = error.message
         except Exception as error:
