@@ -11,7 +11,7 @@ from e2e.bench.runtime.calibration import calibrate
 from e2e.bench.runtime.cells import Choice, Subject
 from e2e.bench.runtime.measure import Bench
 from e2e.bench.runtime.results import Results
-from e2e.bench.runtime.servers import OURS, SERVERS, Server
+from e2e.bench.runtime.servers import OURS, Server
 from e2e.cluster.paths import cache
 from e2e.cluster.shell import ClusterError
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     if any(server.name == OURS for server in servers):
         with phase("ourselves"):
             figures |= _ourselves(bench, next(server for server in servers if server.name == OURS))
-    _print(bench, arguments, figures, absent)
+    _print(bench, arguments, servers, figures, absent)
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -86,11 +86,15 @@ def _ourselves(bench: Bench, server: Server) -> dict[str, float | None]:
 
 
 def _print(
-    bench: Bench, arguments: argparse.Namespace, figures: dict[str, float | None], absent: dict[str, str]
+    bench: Bench,
+    arguments: argparse.Namespace,
+    servers: list[Server],
+    figures: dict[str, float | None],
+    absent: dict[str, str],
 ) -> None:
     others = bench.results.others_pct()
-    print(f"medians of {arguments.rounds} rounds of {arguments.seconds} s; versions and settings:")
-    for server in {server.name: server for server in SERVERS}.values():
+    print(f"medians of {arguments.rounds} rounds of {arguments.seconds} s; peers:")
+    for server in {server.name: server for server in servers}.values():
         if server.package:
             print(f"  {server.package} {environments.version(server.name, server.package)}")
     print(results.table(bench.results, absent))

@@ -1,9 +1,10 @@
 """What the load generators do against a server that does nothing with the same bytes: the most a cell could show.
 
-HTTP/1.1 against `echo.py`, gRPC against nghttpd, which sends back what it gets. Both servers are on the same machine and
+HTTP/1.1 against `echo.py`, gRPC against nghttpd, which sends a file. Both servers are on the same machine and
 need CPU themselves, so the generators could do more than this.
 """
 
+import os
 import socket
 import sys
 from collections.abc import Iterable
@@ -33,13 +34,15 @@ def calibrate(bench: Bench, cells: Iterable[Cell]) -> None:
 def _calibrate(bench: Bench, cell: Cell) -> None:
     request = message(sample := Sample.of(bench.models, cell.model), "v2", cell.protocol)
     port, log = plane.free_port(), bench.work / "echo.log"
-    # Numbers take nine bytes in JSON, four in binary; of gRPC the request comes back.
+    # Numbers take nine bytes in JSON, four in binary.
     size = 100 + len(sample.y) * (9 if cell.protocol == "json" else 4)
     command = [sys.executable, str(Path(__file__).with_name("echo.py")), str(port), str(size)]
     if request.is_grpc:
-        command = ["nghttpd", "--no-tls", "--echo-upload", "--address=127.0.0.1", str(port)]
-        size = len(request.body) - 5
-    with running(command, log, {"PATH": "/usr/bin:/bin"}) as process:
+        page = bench.work / "pages" / request.path[1:]
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_bytes(bytes(size + 5))
+        command = ["nghttpd", "--no-tls", f"--htdocs={bench.work / 'pages'}", "--address=127.0.0.1", str(port)]
+    with running(command, log, os.environ) as process:
         wait_until(lambda: _is_open(port), process, f"what does nothing ({log})")
         figures = watched(lambda: load.apply(request, port, cell.clients, _SECONDS, bench.work, size), process.pid)
     bench.results.add(Subject(ECHO), cell, figures)

@@ -5,6 +5,7 @@ For the calibration of the load generator: how fast that is when the server hard
 
 import asyncio
 import sys
+from typing import cast
 
 import httptools
 import uvloop
@@ -16,8 +17,7 @@ class Answering(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)

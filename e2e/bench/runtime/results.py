@@ -43,17 +43,16 @@ class Results:
         return {subject: _median(rounds) for (subject, at), rounds in self._rounds.items() if at == cell}
 
     def best(self, cell: Cell) -> dict[str, tuple[Subject, Figures]]:
-        """Of every server the variant that does most; of an open loop, whose rate is given, the one that waits least."""
+        """Of every server the variant that does most."""
         found: dict[str, tuple[Subject, Figures]] = {}
         for subject, figures in self.medians(cell).items():
-            if subject.name not in found or _rank(cell, figures) > _rank(cell, found[subject.name][1]):
+            if subject.name not in found or figures.per_s > found[subject.name][1].per_s:
                 found[subject.name] = subject, figures
         return found
 
     def is_worth_more(self, subject: Subject, cell: Cell) -> bool:
-        """Whether no other variant of this server has been better; one that is not is not measured again."""
-        best = self.best(cell).get(subject.name)
-        return best is None or best[0] == subject
+        """Whether this was not measured yet, or no other variant was better: one that is not is measured once."""
+        return (subject, cell) not in self._rounds or self.best(cell)[subject.name][0] == subject
 
     def cells(self) -> list[Cell]:
         return list(dict.fromkeys(cell for _, cell in self._rounds))
@@ -99,7 +98,7 @@ def table(results: Results, absent: Mapping[str, str]) -> str:
 
 
 def _rows(cell: Cell, results: Results) -> Iterator[str]:
-    ordered = sorted(results.best(cell).values(), key=lambda one: _rank(cell, one[1]), reverse=True)
+    ordered = sorted(results.best(cell).values(), key=lambda one: one[1].per_s, reverse=True)
     for number, (subject, of) in enumerate(ordered):
         clients = "" if number else cell.clients or "open"
         title = f"{subject.name} {subject.variant}".strip()
@@ -109,10 +108,6 @@ def _rows(cell: Cell, results: Results) -> Iterator[str]:
 
 def _ms(value: float) -> str:
     return f"{value:8.2f}" if value < 100 else f"{value:8,.0f}"
-
-
-def _rank(cell: Cell, figures: Figures) -> float:
-    return figures.per_s if cell.clients else -figures.p50_ms
 
 
 def _peers(results: Results, cell: Cell) -> dict[str, Figures]:

@@ -148,6 +148,7 @@ def triton_config(place: Place) -> str:
     return "\n".join([*lines, "instance_group [{kind: KIND_CPU count: 1}]", ""])
 
 
+_MOSEC: dict[Protocol, str] = {"json": "/json", "bin": "/raw"}
 _RAY_FAST = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 SERVERS = (
@@ -160,7 +161,11 @@ SERVERS = (
     ),
     *(Server("litserve", "own", ("json",), _litserve, "litserve", f"batch {size}", size) for size in (64, 1)),
     Server("fastapi", "own", ("json", "bin"), _app, "fastapi", batch=1),
-    *(Server("mosec", "own", ("json", "bin"), _mosec, "mosec", f"batch {size}", size) for size in (64, 8, 1)),
+    *(
+        Server("mosec", "own", (protocol,), _mosec, "mosec", f"batch {size}", size, {"BENCH_ROUTE": route})
+        for protocol, route in _MOSEC.items()
+        for size in (64, 8, 1)
+    ),
     Server("ray", "own", ("json", "bin"), _ray, "ray", settings=_RAY_FAST),
 )
 

@@ -28,5 +28,5 @@ class Api(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Api(max_batch_size=BATCH), accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(Api(max_batch_size=BATCH, api_path="/json"), accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=HTTP_PORT, log_level="error", generate_client_file=False, access_log=False)

@@ -1,5 +1,7 @@
 """Mosec with one worker: JSON, its default, and bare bytes, by overriding how a worker reads and writes."""
 
+import os
+
 import numpy as np
 import torch
 from common import BATCH, SHAPE, load
@@ -39,8 +41,8 @@ class Raw(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    routes = {"/json": Json, "/raw": Raw}
-    server.register_runtime(
-        {route: [Runtime(worker, 1, BATCH, max_wait_time=WAIT_MS)] for route, worker in routes.items()}
-    )
+    # One of the two, for each is a process with a torch of its own.
+    route = os.environ["BENCH_ROUTE"]
+    worker = {"/json": Json, "/raw": Raw}[route]
+    server.register_runtime({route: [Runtime(worker, 1, BATCH, max_wait_time=WAIT_MS)]})
     server.run()
