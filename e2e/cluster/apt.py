@@ -29,9 +29,7 @@ def require(packages: dict[str, str], needed_by: str = "the local cluster") -> N
     if not missing:
         return
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        raise ClusterError(
-            f"{needed_by} needs {', '.join(missing)}: install them (as root, on Debian, this does it)"
-        )
+        raise ClusterError(f"{needed_by} needs {', '.join(missing)}: install them (as root, on Debian, this does it)")
     say(f"missing Debian packages: {' '.join(missing)}")
     log, env = cache() / "log" / "apt.log", {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with step("installing them by apt-get"):

@@ -1,4 +1,4 @@
-"""`make bench-runtime`, and a part of it: `make bench-runtime ROUNDS=1 SECONDS=1 ONLY="tiny json c8 slipway triton"`."""
+"""All of it, or a part: `make bench-runtime ROUNDS=1 SECONDS=1 ONLY="tiny json c8 slipway triton"`."""
 
 import argparse
 import shutil

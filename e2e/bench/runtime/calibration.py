@@ -15,6 +15,7 @@ from e2e.bench.api import CannotMeasureError
 from e2e.bench.report import say
 from e2e.bench.runtime import load
 from e2e.bench.runtime.cells import ECHO, Cell, Subject
+from e2e.bench.runtime.load import Target
 from e2e.bench.runtime.measure import Bench, wait_until, watched
 from e2e.bench.runtime.messages import Sample, message
 from e2e.bench.runtime.processes import running
@@ -42,9 +43,10 @@ def _calibrate(bench: Bench, cell: Cell) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_bytes(bytes(size + 5))
         command = ["nghttpd", "--no-tls", f"--htdocs={bench.work / 'pages'}", "--address=127.0.0.1", str(port)]
+    target = Target(request, port, size, bench.work)
     with running(command, log, os.environ) as process:
         wait_until(lambda: _is_open(port), process, f"what does nothing ({log})")
-        figures = watched(lambda: load.apply(request, port, cell.clients, _SECONDS, bench.work, size), process.pid)
+        figures = watched(lambda: load.apply(target, cell.clients, _SECONDS), process.pid)
     bench.results.add(Subject(ECHO), cell, figures)
     say(f"calibration: {cell.model} {cell.protocol}, {cell.clients:2} clients: {figures.per_s:,.0f}/s")
 

@@ -1,6 +1,6 @@
-"""Closed-loop load: so many clients, each with a connection and one request at a time. wrk for HTTP/1.1, h2load for gRPC.
+"""Closed-loop load: so many clients, each with a connection and one request at a time.
 
-Both are written in C and use one core at most; how much of it is part of the figures, and `calibration` says what they
+By wrk for HTTP/1.1 and h2load for gRPC. Both are written in C and use one core at most; how much of it is part of the figures, and `calibration` says what they
 would do if the server took no time.
 """
 
@@ -39,41 +39,59 @@ class Load:
         return self.generator_cpu_s / self.seconds * 100
 
 
-def apply(message: Message, port: int, clients: int, seconds: int, folder: Path, answer_bytes: int) -> Load:
-    """Send `message` for so long. `answer_bytes`: of a right answer's body, by which failed gRPC calls are told.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is sent where."""
+
+    message: Message
+    port: int
+    answer_bytes: int
+    """Of a right answer's body, by which failed gRPC calls are told."""
+    folder: Path
+    """For what the generators read and write."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.message.path}"
+
+    @property
+    def body(self) -> Path:
+        return self.folder / "body"
+
+
+def apply(target: Target, clients: int, seconds: int) -> Load:
+    """Send requests for so long.
 
     Raises:
         CannotMeasureError: when the generator fails, or more than one answer in a thousand is an error.
     """
-    body = folder / "body"
-    body.write_bytes(message.body)
+    target.body.write_bytes(target.message.body)
     before = _children_cpu_s()
-    if message.is_grpc:
-        load = _h2load(message, port, clients, seconds, folder, answer_bytes)
-    else:
-        load = _wrk(message, port, clients, seconds, body)
+    load = (_h2load if target.message.is_grpc else _wrk)(target, clients, seconds)
+    if not load.requests:
+        raise CannotMeasureError(f"no answer within {seconds} s")
     if load.errors > load.requests / 1000:
         raise CannotMeasureError(f"{load.errors} errors in {load.requests} requests")
     spent = _children_cpu_s() - before
     return Load(load.requests, load.errors, load.seconds, load.p50_ms, load.p99_ms, spent)
 
 
-def _wrk(message: Message, port: int, clients: int, seconds: int, body: Path) -> Load:
+def _wrk(target: Target, clients: int, seconds: int) -> Load:
     shape = ["--threads=1", f"--connections={clients}", f"--duration={seconds}s", f"--timeout={_TIMEOUT_S}s"]
-    headers = [f"{name}: {value}" for name, value in message.headers.items()]
-    url = f"http://127.0.0.1:{port}{message.path}"
-    return read_wrk(_run(["wrk", *shape, f"--script={_SCRIPT}", url, "--", str(body), *headers], seconds))
+    headers = [f"{name}: {value}" for name, value in target.message.headers.items()]
+    script = [f"--script={_SCRIPT}", target.url, "--", str(target.body)]
+    return read_wrk(_run(["wrk", *shape, *script, *headers], seconds))
 
 
-def _h2load(message: Message, port: int, clients: int, seconds: int, folder: Path, answer_bytes: int) -> Load:
-    log = folder / "h2load.log"
+def _h2load(target: Target, clients: int, seconds: int) -> Load:
+    log = target.folder / "h2load.log"
     log.unlink(missing_ok=True)
     # The windows are 16 MiB, as gRPC clients raise theirs: an answer never waits for one.
     shape = [f"--clients={clients}", "--max-concurrent-streams=1", "--threads=1", "-w24", "-W24"]
-    headers = [f"--header={name}: {value}" for name, value in message.headers.items()]
-    run = [f"--duration={seconds}", f"--log-file={log}", f"--data={folder / 'body'}"]
-    output = _run(["h2load", *shape, *run, *headers, f"http://127.0.0.1:{port}{message.path}"], seconds)
-    return read_h2load(output, log.read_text(), seconds, answer_bytes)
+    headers = [f"--header={name}: {value}" for name, value in target.message.headers.items()]
+    run = [f"--duration={seconds}", f"--log-file={log}", f"--data={target.body}"]
+    output = _run(["h2load", *shape, *run, *headers, target.url], seconds)
+    return read_h2load(output, log.read_text(), seconds, target.answer_bytes)
 
 
 def read_wrk(output: str) -> Load:
@@ -117,5 +135,3 @@ def _run(command: list[str], seconds: int) -> str:
 def _children_cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-

@@ -18,7 +18,7 @@ from e2e.bench.machine import Usage
 from e2e.bench.report import say
 from e2e.bench.runtime import load, open_loop, processes
 from e2e.bench.runtime.cells import Cell, Figures, Subject
-from e2e.bench.runtime.load import Load
+from e2e.bench.runtime.load import Load, Target
 from e2e.bench.runtime.messages import Message, Sample, WrongAnswerError, check, message
 from e2e.bench.runtime.processes import running, spent_s, tree_cpu_s, tree_rss_mib
 from e2e.bench.runtime.results import Results
@@ -52,7 +52,9 @@ class Bench:
         launch = server.launch(server, place)
         log, env = self.work / f"{folder.name}.log", environment(server, launch, place)
         with running([str(word) for word in launch.command], log, env, launch.cwd) as process:
-            wait_until(lambda: _get(place.http_port, launch.ready) == 200, process, f"{server.title} to be ready ({log})")
+            wait_until(
+                lambda: _get(place.http_port, launch.ready) == 200, process, f"{server.title} to be ready ({log})"
+            )
             yield place, process
 
     def measure(self, server: Server, model: str, cells: list[Cell]) -> None:
@@ -70,10 +72,10 @@ class Bench:
         request = message(sample, server.style, cells[0].protocol)
         port = place.grpc_port if request.is_grpc else place.http_port
         try:
-            size = self._checked(sample, request, port, process)
-            load.apply(request, port, _WARM_CLIENTS, _WARM_S, place.work, size)
+            target = Target(request, port, self._checked(sample, request, port, process), place.work)
+            load.apply(target, _WARM_CLIENTS, _WARM_S)
             for cell in cells:
-                self._cell(Subject.of(server), cell, process, self._loader(server, cell, request, place, size))
+                self._cell(Subject.of(server), cell, process, target)
         except (CannotMeasureError, WrongAnswerError) as error:
             say(f"{server.title}, {cells[0].model} {cells[0].protocol}: NOT MEASURED: {error}")
 
@@ -91,21 +93,20 @@ class Bench:
         check(sample, request.read(body, headers))
         return len(body)
 
-    def _loader(self, server: Server, cell: Cell, request: Message, place: Place, size: int) -> Callable[[], Load]:
-        port = place.grpc_port if request.is_grpc else place.http_port
-        if cell.clients:
-            return lambda: load.apply(request, port, cell.clients, self.seconds, place.work, size)
-        saturated = self.results.medians(Cell(cell.model, cell.protocol, 64)).get(Subject.of(server))
-        if saturated is None:
-            raise CannotMeasureError("the open loop needs the rate with 64 clients first")
-        return lambda: open_loop.apply(request, port, saturated.per_s / 2, self.seconds)
-
-    def _cell(self, subject: Subject, cell: Cell, process: "Popen[bytes]", loader: Callable[[], Load]) -> None:
-        figures = watched(loader, process.pid)
+    def _cell(self, subject: Subject, cell: Cell, process: "Popen[bytes]", target: Target) -> None:
+        figures = watched(lambda: self._load(subject, cell, target), process.pid)
         self.results.add(subject, cell, figures)
         clients = f"{cell.clients:2} clients" if cell.clients else "open loop "
         what = f"{cell.model} {cell.protocol}, {clients}"
         say(f"{subject.name} {subject.variant}: {what}: {figures.per_s:,.0f}/s, p50 {figures.p50_ms:.2f} ms")
+
+    def _load(self, subject: Subject, cell: Cell, target: Target) -> Load:
+        if cell.clients:
+            return load.apply(target, cell.clients, self.seconds)
+        saturated = self.results.medians(Cell(cell.model, cell.protocol, 64)).get(subject)
+        if saturated is None:
+            raise CannotMeasureError("the open loop needs the rate with 64 clients first")
+        return open_loop.apply(target, saturated.per_s / 2, self.seconds)
 
 
 def watched(loader: Callable[[], Load], pid: int) -> Figures:
@@ -138,7 +139,9 @@ def _ask_http(request: Message, port: int) -> tuple[bytes, dict[str, str]] | Non
         connection.request("POST", request.path, request.body, dict(request.headers))
         response = connection.getresponse()
         body = response.read()
-        return (body, {name.lower(): value for name, value in response.getheaders()}) if response.status == 200 else None
+        return (
+            (body, {name.lower(): value for name, value in response.getheaders()}) if response.status == 200 else None
+        )
     except (OSError, http.client.HTTPException):
         return None
     finally:

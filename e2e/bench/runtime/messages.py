@@ -1,7 +1,7 @@
 """One request of each protocol, and how its answer is read: the bytes a load generator sends over and over.
 
-    V2, our own server, Triton, KServe, MLServer      JSON, JSON with binary tensors, gRPC's ModelInfer
-    OWN, servers that leave the format to their user  {"x": [numbers]} and {"y": [numbers]}; bare little-endian float32
+V2, our own server, Triton, KServe, MLServer      JSON, JSON with binary tensors, gRPC's ModelInfer
+OWN, servers that leave the format to their user  {"x": [numbers]} and {"y": [numbers]}; bare little-endian float32
 """
 
 import array
@@ -69,7 +69,7 @@ def check(sample: Sample, answer: "array.array[float]") -> None:
     if len(answer) != len(sample.y):
         raise WrongAnswerError(f"{len(answer)} numbers instead of {len(sample.y)}")
     for place, (got, wanted) in enumerate(zip(answer, sample.y, strict=True)):
-        if abs(got - wanted) > 1e-4 * max(1.0, abs(wanted)):
+        if not abs(got - wanted) <= 1e-4 * max(1.0, abs(wanted)):  # so that NaN is wrong
             raise WrongAnswerError(f"number {place} is {got} instead of {wanted}")
 
 

@@ -12,7 +12,7 @@ from collections import deque
 import httptools
 
 from e2e.bench.api import CannotMeasureError
-from e2e.bench.runtime.load import Load, percentile
+from e2e.bench.runtime.load import Load, Target, percentile
 from e2e.bench.runtime.messages import Message
 
 CONNECTIONS = 64
@@ -52,9 +52,9 @@ class Connection:
         self._complete = True
 
 
-def apply(message: Message, port: int, per_s: float, seconds: float) -> Load:
+def apply(target: Target, per_s: float, seconds: float) -> Load:
     """Latencies of all requests that were due within `seconds`."""
-    connections = [Connection(port, _request(message)) for _ in range(CONNECTIONS)]
+    connections = [Connection(target.port, _request(target.message)) for _ in range(CONNECTIONS)]
     cpu_s = time.thread_time()
     try:
         waits = _drive(connections, per_s, seconds)

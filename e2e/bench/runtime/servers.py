@@ -156,7 +156,9 @@ SERVERS = (
     Server("triton", "v2", ("json", "bin", "grpc"), _triton, "nvidia-pytriton"),
     Server("kserve", "v2", ("json", "bin", "grpc"), _kserve, "kserve", batch=1),
     *(
-        Server("mlserver", "v2", ("json", "grpc"), _mlserver, "mlserver", variant, batch, {"MLSERVER_PARALLEL_WORKERS": n})
+        Server(
+            "mlserver", "v2", ("json", "grpc"), _mlserver, "mlserver", variant, batch, {"MLSERVER_PARALLEL_WORKERS": n}
+        )
         for variant, batch, n in (("in process", 1, "0"), ("a worker", 1, "1"), ("batching", 64, "0"))
     ),
     *(Server("litserve", "own", ("json",), _litserve, "litserve", f"batch {size}", size) for size in (64, 1)),
@@ -174,7 +176,7 @@ def environment(server: Server, launch: Launch, place: Place) -> dict[str, str]:
     """Of the server's process. Nothing of our own settings reaches a server by accident."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "PYTHON"))}
     if server.name == OURS:
-        return kept | launch.env
+        return {**kept, **launch.env}
     told = {
         "BENCH_MODEL": place.model,
         "BENCH_MODELS": str(place.models),
@@ -186,4 +188,4 @@ def environment(server: Server, launch: Launch, place: Place) -> dict[str, str]:
         "MKL_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    return kept | told | server.settings | launch.env
+    return {**kept, **told, **server.settings, **launch.env}

@@ -1,4 +1,4 @@
-"""FastAPI as its tutorials have it: a pydantic body, one forward pass a request; beside it the bare bytes of a tensor."""
+"""FastAPI as its tutorials have it: a pydantic body, a forward pass for each request; and bare bytes."""
 
 import numpy as np
 import torch
