@@ -39,7 +39,6 @@ class Kind(StrEnum):
     INVALID = "invalid"
     NOT_FOUND = "not found"
     UNAVAILABLE = "unavailable"
-    FULL = "full"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too large"
     DEADLINE = "deadline"

@@ -191,7 +191,7 @@ class Batcher:
         ran = batch.ran
         self.running -= len(batch.jobs)
         if self._inline is not None:
-            self._inline.ran(ran.infer_ns)
+            self._inline.ran(ran.cpu_ns)
         if self._delay is not None:
             self._delay.ran(ran.rows, ran.infer_ns / 1e9)
         self.stats.ran(batch.jobs, ran)
@@ -255,7 +255,7 @@ class _Instance:
 
     def run(self, batch: _Batch) -> None:
         """On the thread that is this instance's turn. Never raises."""
-        began_ns = time.perf_counter_ns()
+        began_ns, began_cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
         count, failure = len(batch.jobs), None
         try:
             batch.results = self._runner.run(batch.jobs)
@@ -269,6 +269,7 @@ class _Instance:
         if failure is not None:
             batch.results = [failure] * count
         batch.ran.infer_ns = time.perf_counter_ns() - began_ns
+        batch.ran.cpu_ns = time.thread_time_ns() - began_cpu_ns
 
     def _work(self) -> None:
         while True:

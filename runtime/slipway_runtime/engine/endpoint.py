@@ -73,7 +73,7 @@ class Endpoint:
     """Must be made inside a running event loop."""
 
     def __init__(self, name: str, version: str, model: Loaded, options: Options, load: Load) -> None:
-        self.name, self.version, self.metadata = name, version, model.metadata
+        self.name, self.version, self._model = name, version, model
         self.stats = Stats()
         self._policy, self._default_level, self._load = options.policy, options.default_level, load
         self.cache = options.cache
@@ -94,8 +94,9 @@ class Endpoint:
         return self.batcher
 
     @property
-    def decoupled(self) -> bool:
-        return self.streams is not None
+    def metadata(self) -> Metadata:
+        """A model that does not say what it gives is known whole after its first answer."""
+        return self._model.metadata
 
     @property
     def waiting(self) -> int:

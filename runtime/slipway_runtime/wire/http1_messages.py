@@ -38,7 +38,7 @@ class Response:
 
 
 Answer = Callable[[Response], None]
-Cancel = Callable[[], None]
+Cancel = Callable[[], object]
 Handler = Callable[[Request, Answer], Cancel | None]
 """Begins to answer: calls `Answer` once, from within or later, unless what it returned was called before."""
 
