@@ -12,16 +12,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from slipway_runtime.wire import grpc_messages as words
 from slipway_runtime.wire.grpc_messages import OK_BLOCK, PREFIX, RESPONSE_BLOCK, CallHead, Code, GrpcError
-from slipway_runtime.wire.http2 import MAX_HEADER_BYTES
 from slipway_runtime.wire.http2_headers import Field
+from slipway_runtime.wire.http2_limits import MAX_HEADER_BYTES, STALL_TIMEOUT_S
 from slipway_runtime.wire.http2_server import Http2Server
-from slipway_runtime.wire.http2_stream import STALL_TIMEOUT_S, Buffer, Sender, Stream
+from slipway_runtime.wire.http2_stream import Buffer, Refused, Sender, Stream, headers, trailers
 
 log = logging.getLogger("slipway.grpc")
 
 Method = Callable[["Call", bytes], None]
+Converse = Callable[["StreamCall"], Awaitable[None]]
 Metadata = Sequence[Field]
 
+_HEAD, _TAIL = headers(RESPONSE_BLOCK), trailers(OK_BLOCK)
 _SMALL_BYTES = 4096  # pieces of a message below this are gathered, so that many tiny ones cost no more than few
 _MESSAGE_OVERHEAD = 64  # of a message that waits, whatever its length
 
@@ -66,14 +68,13 @@ class _Arriving:
 class _GrpcStream(Stream):
     """A stream whose body is cut into messages."""
 
-    __slots__ = ("_arriving", "_held", "_is_over", "_server", "head")
+    _arriving: _Arriving | None = None
+    _held = 0
+    _is_over = False  # its status is known, though perhaps not sent
 
     def __init__(self, server: "GrpcServer", sender: Sender, number: int, head: CallHead) -> None:
-        super().__init__(sender, number, head.content_length)
+        Stream.__init__(self, sender, number, head.content_length)  # super() takes twice the time, once a request
         self._server, self.head = server, head
-        self._arriving: _Arriving | None = None
-        self._held = 0
-        self._is_over = False  # its status is known, though perhaps not sent
 
     @property
     def timeout_s(self) -> float | None:
@@ -87,7 +88,7 @@ class _GrpcStream(Stream):
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
         raise NotImplementedError
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes, is_last: bool) -> None:
         if self._is_over:
             return
         try:
@@ -95,10 +96,17 @@ class _GrpcStream(Stream):
                 flag, length = PREFIX.unpack_from(data)
                 if length + PREFIX.size == len(data) and length <= self._server.max_message_bytes:
                     self._arrived(flag, data[PREFIX.size :], 0, len(data))
-                    return
-            self._gather(data)
+                else:
+                    self._gather(data)
+            elif data:
+                self._gather(data)
+            if is_last and not self._is_over:
+                self._ended()
         except GrpcError as error:
             self.fail(error.code, error.message)
+
+    def _ended(self) -> None:
+        raise NotImplementedError
 
     def is_stalled(self, now_s: float) -> bool:
         is_waiting = self._arriving is not None and now_s - self.moved_s > STALL_TIMEOUT_S
@@ -151,15 +159,22 @@ class _GrpcStream(Stream):
 class Call(_GrpcStream):
     """A unary call: one message in, one message out. The first of `reply` and `fail` counts, a second does nothing."""
 
-    __slots__ = ("_flag", "_message", "_method", "on_cancel")
+    on_cancel: Callable[[], object] | None = None
+    """For the method to set: called at most once, if the client has gone before it was answered."""
+    _flag = 0
+    _message: bytes | None = None
 
     def __init__(self, server: "GrpcServer", sender: Sender, number: int, head: CallHead, method: Method) -> None:
-        super().__init__(server, sender, number, head)
+        _GrpcStream.__init__(self, server, sender, number, head)
         self._method = method
-        self._flag = 0
-        self._message: bytes | None = None
-        self.on_cancel: Callable[[], object] | None = None
-        """For the method to set: called at most once, if the client has gone before it was answered."""
+
+    def received(self, data: bytes, is_last: bool) -> None:
+        if is_last and len(data) >= PREFIX.size and self._message is None and self._arriving is None:
+            flag, length = PREFIX.unpack_from(data)
+            if not flag and length + PREFIX.size == len(data) and length <= self._server.max_message_bytes:
+                self._call(data[PREFIX.size :])  # the whole request is here: nearly always
+                return
+        super().received(data, is_last)
 
     def reply(self, message: Buffer | Sequence[Buffer], initial: Metadata = (), trailing: Metadata = ()) -> None:
         """Answer. The buffers belong to the connection from now on; `initial` and `trailing` go around the message."""
@@ -167,9 +182,15 @@ class Call(_GrpcStream):
             return
         self._is_over = True
         self.on_cancel = None
+        head = headers(RESPONSE_BLOCK + words.metadata_block(initial)) if initial else _HEAD
+        tail = trailers(OK_BLOCK + words.metadata_block(trailing)) if trailing else _TAIL
+        if isinstance(message, bytes):
+            self.respond(head, PREFIX.pack(0, len(message)), message, tail)
+            return
         body, size = _body(message)
-        head = RESPONSE_BLOCK + words.metadata_block(initial) if initial else RESPONSE_BLOCK
-        self.respond(head, body, size, OK_BLOCK + words.metadata_block(trailing) if trailing else OK_BLOCK)
+        self.begin(head[1])
+        self.push(body, size)
+        self.finish(tail[1])
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
         if self._is_over:
@@ -180,17 +201,19 @@ class Call(_GrpcStream):
         self._arriving = self._message = None
         self.finish(words.refused(code, text) + words.metadata_block(trailing))
 
-    def ended(self) -> None:
+    def _ended(self) -> None:
         message = self._message
         if message is None or self._arriving is not None:
-            self.fail(Code.INTERNAL, "the request ended before its message did")
-            return
+            raise GrpcError(Code.INTERNAL, "the request ended before its message did")
         self._message = None
         if self._held:
             self._release(self._held)
+        if self._flag:
+            message = words.plain(self._flag, message, self.head.encoding, self._server.max_message_bytes)
+        self._call(message)
+
+    def _call(self, message: bytes) -> None:
         try:
-            if self._flag:
-                message = words.plain(self._flag, message, self.head.encoding, self._server.max_message_bytes)
             self._method(self, message)
         except GrpcError as error:
             self.fail(error.code, error.message)
@@ -222,18 +245,17 @@ class StreamCall(_GrpcStream):
     await call.send(message)            as fast as the client takes them
     """
 
-    __slots__ = ("_has_begun", "_inbox", "_task", "_waiter", "initial", "trailing")
+    initial: Metadata = ()
+    """Sent before the first message."""
+    trailing: Metadata = ()
+    """Sent with the status."""
+    _waiter: asyncio.Future[None] | None = None
+    _has_begun = False
 
-    def __init__(self, server: "GrpcServer", sender: Sender, number: int, head: CallHead, method: "Streaming") -> None:
+    def __init__(self, server: "GrpcServer", sender: Sender, number: int, head: CallHead, function: Converse) -> None:
         super().__init__(server, sender, number, head)
         self._inbox: deque[tuple[int, bytes, int, int]] = deque()  # flag, message, bytes held, credit
-        self._waiter: asyncio.Future[None] | None = None
-        self._has_begun = False
-        self.initial: Metadata = ()
-        """Sent before the first message."""
-        self.trailing: Metadata = ()
-        """Sent with the status."""
-        self._task = asyncio.get_running_loop().create_task(self._run(method.function))
+        self._task = asyncio.get_running_loop().create_task(self._run(function))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -262,9 +284,9 @@ class StreamCall(_GrpcStream):
         self._end(code, text, trailing)
         self._task.cancel()
 
-    def ended(self) -> None:
+    def _ended(self) -> None:
         if self._arriving is not None:
-            self.fail(Code.INTERNAL, "the request ended within a message")
+            raise GrpcError(Code.INTERNAL, "the request ended within a message")
         self._notice()
 
     def gone(self) -> None:
@@ -279,7 +301,7 @@ class StreamCall(_GrpcStream):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _run(self, function: Callable[["StreamCall"], Awaitable[None]]) -> None:
+    async def _run(self, function: Converse) -> None:
         error = await _outcome(self, function(self))
         if error is None:
             if not self._is_over:
@@ -310,11 +332,11 @@ class StreamCall(_GrpcStream):
 class Streaming:
     """A method of many messages; made by `streaming`."""
 
-    def __init__(self, function: Callable[[StreamCall], Awaitable[None]]) -> None:
+    def __init__(self, function: Converse) -> None:
         self.function = function
 
 
-def streaming(function: Callable[[StreamCall], Awaitable[None]]) -> Streaming:
+def streaming(function: Converse) -> Streaming:
     """A method of a coroutine function that reads the call's messages and sends others. It may raise GrpcError.
 
     It runs in a task, which is cancelled when the client goes; past the client's deadline it ends with that status.
@@ -383,19 +405,23 @@ class GrpcServer(Http2Server[CallHead]):
     ) -> None:
         """`max_held_bytes`: of messages that arrive or wait to be taken, and answers that clients do not take."""
         super().__init__(CallHead, words.too_large_head(MAX_HEADER_BYTES), idle_timeout_s=idle_timeout_s)
-        self._methods = dict(methods)
+        self._methods = {
+            path: (StreamCall, method.function) if isinstance(method, Streaming) else (Call, method)
+            for path, method in methods.items()
+        }
         self.max_message_bytes = max_message_bytes
         self._max_held_bytes = max_held_bytes
 
     def accept(self, sender: Sender, number: int, head: CallHead) -> Stream | bytes:
         if head.refusal is not None:
-            return head.refusal
+            if isinstance(head.refusal, bytes):
+                return head.refusal
+            return Refused(sender, number, head.content_length, head.refusal)
         method = self._methods.get(head.path)
         if method is None:
             return words.refused(Code.UNIMPLEMENTED, f"Method not found: {head.path.decode('latin-1')[:200]}")
-        if isinstance(method, Streaming):
-            return StreamCall(self, sender, number, head, method)
-        return Call(self, sender, number, head, method)
+        kind, function = method
+        return kind(self, sender, number, head, function)
 
     def check_room(self, count: int) -> None:
         """Before `count` more bytes are held. Raises GrpcError."""

@@ -14,30 +14,29 @@ import socket
 from typing import Generic, Protocol, TypeVar, cast
 
 from slipway_runtime.wire import http2_frames as h2
-from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode, StreamBroken
+from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
 from slipway_runtime.wire.http2_headers import Field, HeaderDecoder
+from slipway_runtime.wire.http2_limits import (
+    CONNECTION_CREDIT,
+    CONNECTION_WINDOW,
+    FREE_BLOCK_BYTES,
+    HELLO_S,
+    LAST_STREAM_S,
+    MAX_BLOCK_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_STREAMS,
+    STALL_TIMEOUT_S,
+    STREAM_WINDOW,
+    HeaderBlock,
+    Patience,
+)
 from slipway_runtime.wire.http2_requests import Head
-from slipway_runtime.wire.http2_stream import STALL_TIMEOUT_S, STREAM_WINDOW, Held, Sender, Stream
+from slipway_runtime.wire.http2_stream import Held, Sender, Stream
 
 H = TypeVar("H", bound=Head)
 
-HELLO_S = 10.0
-LAST_STREAM_S = 1.0
-"""For a peer that does not answer the PING after the GOAWAY that asks it to leave."""
-MAX_STREAMS = 256
-MAX_HEADER_BYTES = 16 * 1024
-MAX_BLOCK_BYTES = 64 * 1024
-"""Of a header block that is read, for the table's sake, though its fields may be refused."""
-MAX_FRAME_BYTES = 2**20
-CONNECTION_WINDOW = 2**30
-_CONNECTION_CREDIT = 2**24
-_MAX_CONTINUATIONS = 16
-_FREE_BLOCK_BYTES = 2048  # no honest client sends much more with every request
 _DRAIN_PING = b"draining"
-
-CALM = 2000.0
-"""Cost of frames that a peer may cause at once, and per second. A PING costs 1."""
-_COST = {"settings": 10.0, "ping": 1.0, "reset": 4.0, "priority": 0.5, "window": 0.02, "empty": 0.5, "refused": 4.0}
 
 
 class Host(Protocol[H]):
@@ -68,10 +67,9 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._next = h2.SETTINGS  # the only type of frame that may come now; -1: any
         self._last = 0  # stream that was begun
         self._last_served = h2.MAX_STREAM_ID  # those after it were refused all at once, by GOAWAY
-        self._unfinished: tuple[int, int, list[bytes]] = (0, 0, [])  # stream, flags, pieces of a header block
+        self._unfinished: HeaderBlock | None = None
         self._received = 0
         self._draining = False
-        self._cost, self._cost_s = 0.0, 0.0
         self._unsent = 0
 
     # --- asyncio's side
@@ -80,7 +78,8 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._transport = cast("asyncio.Transport", transport)
         self._loop = asyncio.get_running_loop()
         self._sender.attach(self._transport, self._loop)
-        self.active_s = self._cost_s = self._loop.time()
+        self.active_s = self._loop.time()
+        self._patience = Patience(self.active_s)
         if (sock := transport.get_extra_info("socket")) is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ours = {
@@ -169,7 +168,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         else:
             for stream in [stream for stream in self._streams.values() if stream.is_stalled(now_s)]:
                 self._break(stream, ErrorCode.CANCEL)
-            if self._next == h2.CONTINUATION and quiet_s > STALL_TIMEOUT_S:
+            if self._unfinished is not None and quiet_s > STALL_TIMEOUT_S:
                 self.end(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
 
     def end(self, code: ErrorCode, why: str) -> None:
@@ -207,9 +206,11 @@ class Connection(asyncio.Protocol, Generic[H]):
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
         self._received += size
-        if self._received >= _CONNECTION_CREDIT:
+        if self._received >= CONNECTION_CREDIT:
             self._sender.write(h2.window_update(0, self._received))
             self._received = 0
+        if flags & h2.PADDED:
+            payload = h2.without_padding(payload)
         stream = self._streams.get(number)
         if stream is None:
             self._late(number, "DATA")
@@ -218,26 +219,20 @@ class Connection(asyncio.Protocol, Generic[H]):
         if stream.received_all or stream.receive_window < 0:
             self._break(stream, ErrorCode.STREAM_CLOSED if stream.received_all else ErrorCode.FLOW_CONTROL_ERROR)
             return
-        if flags & h2.PADDED:
-            payload = h2.without_padding(payload)
+        if size > len(payload):
             stream.grant(size - len(payload))
-        if not payload and not flags & h2.END_STREAM:
+        is_last = bool(flags & h2.END_STREAM)
+        if payload or is_last:
+            self._body(stream, payload, is_last)
+        else:
             self._calm("empty")
-        self._body(stream, payload, is_last=bool(flags & h2.END_STREAM))
 
-    def _body(self, stream: Stream, body: bytes, *, is_last: bool) -> None:
-        try:
-            if stream.content_length is not None:
-                stream.content_length -= len(body)
-                if stream.content_length < 0 or (is_last and stream.content_length):
-                    raise StreamBroken(ErrorCode.PROTOCOL_ERROR, "content-length is not that of the body")  # noqa: TRY301
-            if body:
-                stream.received(body)
-            if is_last and not stream.closed:
-                stream.received_all = True
-                stream.ended()
-        except StreamBroken as broken:
-            self._break(stream, broken.code)
+    def _body(self, stream: Stream, body: bytes, is_last: bool) -> None:
+        if stream.content_length is None or stream.is_as_long_as_said(len(body), is_last=is_last):
+            stream.received_all = is_last
+            stream.received(body, is_last)
+        else:
+            self._break(stream, ErrorCode.PROTOCOL_ERROR)
 
     def _begin_headers(self, flags: int, number: int, payload: bytes) -> None:
         if not number & 1:
@@ -249,36 +244,30 @@ class Connection(asyncio.Protocol, Generic[H]):
         if flags & h2.END_HEADERS:
             self._block(number, flags, payload)
         else:
-            self._unfinished = (number, flags, [payload])
+            self._unfinished = HeaderBlock(number, flags, payload)
             self._next = h2.CONTINUATION
 
     def _continue_headers(self, flags: int, number: int, payload: bytes) -> None:
-        begun, first_flags, pieces = self._unfinished
-        if self._next != h2.CONTINUATION or number != begun:
+        block = self._unfinished
+        if block is None:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        pieces.append(payload)
-        if len(pieces) > _MAX_CONTINUATIONS or sum(map(len, pieces)) > MAX_BLOCK_BYTES:
-            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
+        block.add(number, payload)
         if flags & h2.END_HEADERS:
-            self._unfinished = (0, 0, [])
+            self._unfinished = None
             self._next = -1
-            self._block(number, first_flags, b"".join(pieces))
+            self._block(number, block.flags, block.whole())
 
     def _block(self, number: int, flags: int, block: bytes) -> None:
-        if len(block) > _FREE_BLOCK_BYTES:
-            self._pay(len(block) / 128)
+        if len(block) > FREE_BLOCK_BYTES:
+            self._patience.spend_on_headers(block, self.active_s)
         head = self._headers.decode(block)  # also of a stream that is refused: the table is the connection's
         is_last = bool(flags & h2.END_STREAM)
         if number <= self._last:
             self._trailers(number, head, is_last=is_last)
             return
         self._last = number
-        refusal = self._refusal(number, head, is_last=is_last)
-        if refusal is not None:
-            if not is_last:
-                self._sender.cut(number)
-            if refusal:
-                self._sender.write(refusal)
+        if number > self._last_served or head.problem or len(self._streams) >= MAX_STREAMS:
+            self._refuse(number, head, is_last=is_last)
             return
         begun = self._host.accept(self._sender, number, head)
         if isinstance(begun, bytes):
@@ -286,21 +275,16 @@ class Connection(asyncio.Protocol, Generic[H]):
             return
         self._streams[number] = begun
         if is_last:
-            self._body(begun, b"", is_last=True)
+            self._body(begun, b"", True)
 
-    def _refusal(self, number: int, head: H, *, is_last: bool) -> bytes | None:
-        """The frame that refuses a request for what it is to HTTP/2; None if nothing is wrong."""
+    def _refuse(self, number: int, head: H, *, is_last: bool) -> None:
+        if not is_last:
+            self._sender.cut(number)
         if number > self._last_served:
-            return b""  # GOAWAY said so
-        code = ErrorCode.NO_ERROR
-        if len(self._streams) >= MAX_STREAMS:
-            code = ErrorCode.REFUSED_STREAM
-        elif head.problem or (is_last and head.content_length):
-            code = ErrorCode.PROTOCOL_ERROR
-        if not code:
-            return None
+            return  # GOAWAY said so
         self._calm("refused")
-        return h2.rst_stream(number, code)
+        code = ErrorCode.PROTOCOL_ERROR if head.problem else ErrorCode.REFUSED_STREAM
+        self._sender.write(h2.rst_stream(number, code))
 
     def _answer_at_once(self, number: int, block: bytes, *, is_last: bool) -> None:
         answer = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, number, block)
@@ -319,7 +303,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         elif not is_last or head.trailers_problem:
             self._break(stream, ErrorCode.PROTOCOL_ERROR)
         else:
-            self._body(stream, b"", is_last=True)
+            self._body(stream, b"", True)
 
     def _late(self, number: int, what: str) -> None:
         """A frame of a stream that is no more: in order only if it was us who ended it."""
@@ -428,16 +412,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         return self._streams.get(number)
 
     def _calm(self, what: str) -> None:
-        self._pay(_COST[what])
-
-    def _pay(self, cost: float) -> None:
-        """Count a frame that costs us more than its sender: floods of PING, SETTINGS, resets, empty frames."""
-        self._cost += cost
-        if self._cost > CALM:
-            self._cost = max(cost, self._cost - CALM * (self.active_s - self._cost_s))
-            self._cost_s = self.active_s
-            if self._cost > CALM / 2:
-                raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
+        self._patience.spend(what, self.active_s)
 
     # --- ends
 

@@ -59,14 +59,6 @@ class ConnectionBroken(Exception):
         self.code, self.why = code, why
 
 
-class StreamBroken(Exception):
-    """The peer broke the rules of one stream, which ends with RST_STREAM."""
-
-    def __init__(self, code: ErrorCode, why: str) -> None:
-        super().__init__(why)
-        self.code, self.why = code, why
-
-
 class FrameReader:
     """Cuts what arrives into frames.
 
@@ -104,12 +96,12 @@ class FrameReader:
             data = bytes(self._rest)
             self._rest.clear()
         end = len(data)
-        unpack = _HEADER.unpack_from
+        unpack, max_other = _HEADER.unpack_from, self._max_other
         while end - at >= HEADER_BYTES:
             length_type, flags, stream = unpack(data, at)
             type_ = length_type & 0xFF
             length = length_type >> 8
-            if length > self._max_other:
+            if length > max_other:
                 self._check(type_, length)
             start = at + HEADER_BYTES
             at = start + length
