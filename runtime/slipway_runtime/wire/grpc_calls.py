@@ -9,10 +9,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from slipway_runtime.wire import grpc_messages as words
 from slipway_runtime.wire.grpc_messages import OK_BLOCK, PREFIX, RESPONSE_BLOCK, CallHead, Code, GrpcError
-from slipway_runtime.wire.http2_headers import Field
+from slipway_runtime.wire.grpc_stream import GrpcStream, Limits, Metadata
 from slipway_runtime.wire.http2_limits import MAX_HEADER_BYTES, STALL_TIMEOUT_S
 from slipway_runtime.wire.http2_server import Http2Server
 from slipway_runtime.wire.http2_stream import Buffer, Refused, Sender, Stream, headers, trailers
@@ -21,142 +22,11 @@ log = logging.getLogger("slipway.grpc")
 
 Method = Callable[["Call", bytes], None]
 Converse = Callable[["StreamCall"], Awaitable[None]]
-Metadata = Sequence[Field]
 
 _HEAD, _TAIL = headers(RESPONSE_BLOCK), trailers(OK_BLOCK)
-_SMALL_BYTES = 4096  # pieces of a message below this are gathered, so that many tiny ones cost no more than few
-_MESSAGE_OVERHEAD = 64  # of a message that waits, whatever its length
 
 
-class _Arriving:
-    """A message that arrives in pieces. Joined once, when it is complete."""
-
-    __slots__ = ("_parts", "_prefix", "advance", "flag", "held", "left")
-
-    def __init__(self) -> None:
-        self._prefix = b""
-        self._parts: list[Buffer] = []
-        self.flag = 0
-        self.left = -1  # bytes to come; -1: its prefix is not complete
-        self.held = 0
-        self.advance = 0  # of flow control, given so that it can arrive at all
-
-    def add_prefix(self, data: bytes, at: int) -> int:
-        stop = min(at + PREFIX.size - len(self._prefix), len(data))
-        self._prefix += data[at:stop]
-        if len(self._prefix) == PREFIX.size:
-            self.flag, self.left = PREFIX.unpack(self._prefix)
-        return stop
-
-    def add(self, data: bytes, at: int) -> int:
-        stop = min(at + self.left, len(data))
-        self.left -= stop - at
-        piece = memoryview(data)[at:stop]
-        parts = self._parts
-        if 2 * len(piece) >= len(data) and len(piece) >= _SMALL_BYTES:
-            parts.append(piece)
-        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < 16 * _SMALL_BYTES:
-            parts[-1] += piece
-        else:
-            parts.append(bytearray(piece))
-        return stop
-
-    def message(self) -> bytes:
-        return b"".join(self._parts)
-
-
-class _GrpcStream(Stream):
-    """A stream whose body is cut into messages."""
-
-    _arriving: _Arriving | None = None
-    _held = 0
-    _is_over = False  # its status is known, though perhaps not sent
-
-    def __init__(self, server: "GrpcServer", sender: Sender, number: int, head: CallHead) -> None:
-        Stream.__init__(self, sender, number, head.content_length)  # super() takes twice the time, once a request
-        self._server, self.head = server, head
-
-    @property
-    def timeout_s(self) -> float | None:
-        """What the client gave the call when it sent it; None: no limit."""
-        return self.head.timeout_s
-
-    def header(self, name: bytes) -> bytes | None:
-        """Metadata of the request, by its name in lower case; several of a name are one list with commas."""
-        return self.head.value(name)
-
-    def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
-        raise NotImplementedError
-
-    def received(self, data: bytes, is_last: bool) -> None:
-        if self._is_over:
-            return
-        try:
-            if self._arriving is None and len(data) >= PREFIX.size:
-                flag, length = PREFIX.unpack_from(data)
-                if length + PREFIX.size == len(data) and length <= self._server.max_message_bytes:
-                    self._arrived(flag, data[PREFIX.size :], 0, len(data))
-                else:
-                    self._gather(data)
-            elif data:
-                self._gather(data)
-            if is_last and not self._is_over:
-                self._ended()
-        except GrpcError as error:
-            self.fail(error.code, error.message)
-
-    def _ended(self) -> None:
-        raise NotImplementedError
-
-    def is_stalled(self, now_s: float) -> bool:
-        is_waiting = self._arriving is not None and now_s - self.moved_s > STALL_TIMEOUT_S
-        return is_waiting or super().is_stalled(now_s)
-
-    def _arrived(self, flag: int, message: bytes, held: int, credit: int) -> None:
-        """A message is complete, `held` bytes are reserved for it, `credit` to give back when it is dealt with."""
-        raise NotImplementedError
-
-    def _gather(self, data: bytes) -> None:
-        self.moved_s = self.sender.now_s
-        at = 0
-        while at < len(data) and not self._is_over:
-            arriving = self._arriving = self._arriving or _Arriving()
-            if arriving.left < 0:
-                at = arriving.add_prefix(data, at)
-                if arriving.left < 0:
-                    return
-                self._begin(arriving, len(data) - at)
-            at = arriving.add(data, at)
-            if not arriving.left:
-                self._arriving = None
-                message = arriving.message()
-                credit = len(message) + PREFIX.size - arriving.advance
-                self._arrived(arriving.flag, message, arriving.held, credit)
-
-    def _begin(self, arriving: _Arriving, here: int) -> None:
-        """Reserve the memory of a message before it comes, `here` bytes apart, and let the peer send all of it."""
-        limit = self._server.max_message_bytes
-        if arriving.left > limit:
-            raise words.too_large(str(arriving.left), limit)
-        arriving.held = self._hold(arriving.left)
-        short = arriving.left - here - self.receive_window
-        if short > 0:
-            arriving.advance = max(0, short - self.credit)
-            self.grant_now(arriving.advance)
-
-    def _hold(self, length: int) -> int:
-        count = length + _MESSAGE_OVERHEAD
-        self._server.check_room(count)
-        self._held += count
-        self._server.held.count += count
-        return count
-
-    def _release(self, count: int) -> None:
-        self._held -= count
-        self._server.held.count -= count
-
-
-class Call(_GrpcStream):
+class Call(GrpcStream):
     """A unary call: one message in, one message out. The first of `reply` and `fail` counts, a second does nothing."""
 
     on_cancel: Callable[[], object] | None = None
@@ -164,14 +34,14 @@ class Call(_GrpcStream):
     _flag = 0
     _message: bytes | None = None
 
-    def __init__(self, server: "GrpcServer", sender: Sender, number: int, head: CallHead, method: Method) -> None:
-        _GrpcStream.__init__(self, server, sender, number, head)
+    def __init__(self, limits: Limits, method: Method, sender: Sender, number: int, head: CallHead) -> None:
+        GrpcStream.__init__(self, limits, sender, number, head)
         self._method = method
 
     def received(self, data: bytes, is_last: bool) -> None:
         if is_last and len(data) >= PREFIX.size and self._message is None and self._arriving is None:
             flag, length = PREFIX.unpack_from(data)
-            if not flag and length + PREFIX.size == len(data) and length <= self._server.max_message_bytes:
+            if not flag and length + PREFIX.size == len(data) and length <= self._limits.max_message_bytes:
                 self._call(data[PREFIX.size :])  # the whole request is here: nearly always
                 return
         super().received(data, is_last)
@@ -209,7 +79,7 @@ class Call(_GrpcStream):
         if self._held:
             self._release(self._held)
         if self._flag:
-            message = words.plain(self._flag, message, self.head.encoding, self._server.max_message_bytes)
+            message = words.plain(self._flag, message, self.head.encoding, self._limits.max_message_bytes)
         self._call(message)
 
     def _call(self, message: bytes) -> None:
@@ -225,8 +95,12 @@ class Call(_GrpcStream):
         self._release(self._held)
         self._is_over = True
         on_cancel, self.on_cancel = self.on_cancel, None
-        if on_cancel is not None:
+        if on_cancel is None:
+            return
+        try:
             on_cancel()
+        except Exception:  # one method's mistake is not to keep the other calls of the connection
+            _log_failure(self.head)
 
     def is_stalled(self, now_s: float) -> bool:
         is_waiting = not self.received_all and now_s - self.moved_s > STALL_TIMEOUT_S
@@ -238,7 +112,7 @@ class Call(_GrpcStream):
         self._flag, self._message = flag, message
 
 
-class StreamCall(_GrpcStream):
+class StreamCall(GrpcStream):
     """Any number of messages either way.
 
     async for message in call: ...      the client's, as fast as they are taken and no faster
@@ -252,8 +126,8 @@ class StreamCall(_GrpcStream):
     _waiter: asyncio.Future[None] | None = None
     _has_begun = False
 
-    def __init__(self, server: "GrpcServer", sender: Sender, number: int, head: CallHead, function: Converse) -> None:
-        super().__init__(server, sender, number, head)
+    def __init__(self, limits: Limits, function: Converse, sender: Sender, number: int, head: CallHead) -> None:
+        super().__init__(limits, sender, number, head)
         self._inbox: deque[tuple[int, bytes, int, int]] = deque()  # flag, message, bytes held, credit
         self._task = asyncio.get_running_loop().create_task(self._run(function))
 
@@ -269,7 +143,7 @@ class StreamCall(_GrpcStream):
         flag, message, held, credit = self._inbox.popleft()
         self._release(held)
         self.grant(credit)
-        return words.plain(flag, message, self.head.encoding, self._server.max_message_bytes)
+        return words.plain(flag, message, self.head.encoding, self._limits.max_message_bytes)
 
     async def send(self, message: Buffer | Sequence[Buffer]) -> None:
         """Returns when the message is on its way; the buffers must not be changed. Cancelled if the client goes."""
@@ -368,7 +242,7 @@ def _log_failure(head: CallHead) -> None:
     log.exception("%s failed in the server itself", head.path.decode("latin-1")[:200])
 
 
-async def _outcome(call: _GrpcStream, work: Awaitable[None]) -> GrpcError | None:
+async def _outcome(call: GrpcStream, work: Awaitable[None]) -> GrpcError | None:
     """What a coroutine ends with, within the client's deadline."""
     try:
         async with asyncio.timeout(call.timeout_s) as deadline:
@@ -405,12 +279,13 @@ class GrpcServer(Http2Server[CallHead]):
     ) -> None:
         """`max_held_bytes`: of messages that arrive or wait to be taken, and answers that clients do not take."""
         super().__init__(CallHead, words.too_large_head(MAX_HEADER_BYTES), idle_timeout_s=idle_timeout_s)
-        self._methods = {
-            path: (StreamCall, method.function) if isinstance(method, Streaming) else (Call, method)
-            for path, method in methods.items()
-        }
-        self.max_message_bytes = max_message_bytes
-        self._max_held_bytes = max_held_bytes
+        limits = Limits(max_message_bytes, max_held_bytes, self.held)
+        self._methods: dict[bytes, Callable[[Sender, int, CallHead], Stream]] = {}
+        for path, method in methods.items():
+            if isinstance(method, Streaming):
+                self._methods[path] = partial(StreamCall, limits, method.function)
+            else:
+                self._methods[path] = partial(Call, limits, method)
 
     def accept(self, sender: Sender, number: int, head: CallHead) -> Stream | bytes:
         if head.refusal is not None:
@@ -420,13 +295,4 @@ class GrpcServer(Http2Server[CallHead]):
         method = self._methods.get(head.path)
         if method is None:
             return words.refused(Code.UNIMPLEMENTED, f"Method not found: {head.path.decode('latin-1')[:200]}")
-        kind, function = method
-        return kind(self, sender, number, head, function)
-
-    def check_room(self, count: int) -> None:
-        """Before `count` more bytes are held. Raises GrpcError."""
-        if self.held.count + count > self._max_held_bytes:
-            raise GrpcError(
-                Code.RESOURCE_EXHAUSTED,
-                f"the server holds {self.held.count} bytes for its clients, {self._max_held_bytes} at most, try again",
-            )
+        return method(sender, number, head)

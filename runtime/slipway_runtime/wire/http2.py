@@ -14,28 +14,16 @@ import socket
 from typing import Generic, Protocol, TypeVar, cast
 
 from slipway_runtime.wire import http2_frames as h2
+from slipway_runtime.wire import http2_limits as limits
 from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
 from slipway_runtime.wire.http2_headers import Field, HeaderDecoder
-from slipway_runtime.wire.http2_limits import (
-    CONNECTION_CREDIT,
-    CONNECTION_WINDOW,
-    FREE_BLOCK_BYTES,
-    HELLO_S,
-    LAST_STREAM_S,
-    MAX_BLOCK_BYTES,
-    MAX_FRAME_BYTES,
-    MAX_HEADER_BYTES,
-    MAX_STREAMS,
-    STALL_TIMEOUT_S,
-    STREAM_WINDOW,
-    HeaderBlock,
-    Patience,
-)
+from slipway_runtime.wire.http2_limits import HeaderBlock, Patience
 from slipway_runtime.wire.http2_requests import Head
 from slipway_runtime.wire.http2_stream import Held, Sender, Stream
 
 H = TypeVar("H", bound=Head)
 
+_OF_THE_CONNECTION = frozenset((h2.SETTINGS, h2.PING, h2.GOAWAY))
 _DRAIN_PING = b"draining"
 
 
@@ -59,8 +47,8 @@ class Connection(asyncio.Protocol, Generic[H]):
     def __init__(self, host: Host[H], too_large: H) -> None:
         """`too_large` is the head of a request with more than MAX_HEADER_BYTES of headers."""
         self._host = host
-        self._reader = h2.FrameReader(MAX_FRAME_BYTES, MAX_BLOCK_BYTES)
-        self._headers = HeaderDecoder(host.parse, too_large, MAX_HEADER_BYTES)
+        self._reader = h2.FrameReader(limits.MAX_FRAME_BYTES, limits.MAX_BLOCK_BYTES)
+        self._headers = HeaderDecoder(host.parse, too_large, limits.MAX_HEADER_BYTES)
         self._sender = Sender(host.held)
         self._streams = self._sender.streams
         self._hello: bytes | None = b""  # None when it is complete
@@ -83,12 +71,12 @@ class Connection(asyncio.Protocol, Generic[H]):
         if (sock := transport.get_extra_info("socket")) is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ours = {
-            h2.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            h2.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            h2.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
-            h2.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
+            h2.MAX_CONCURRENT_STREAMS: limits.MAX_STREAMS,
+            h2.INITIAL_WINDOW_SIZE: limits.STREAM_WINDOW,
+            h2.MAX_FRAME_SIZE: limits.MAX_FRAME_BYTES,
+            h2.MAX_HEADER_LIST_SIZE: limits.MAX_HEADER_BYTES,
         }
-        self._sender.write(h2.settings(ours) + h2.window_update(0, CONNECTION_WINDOW - h2.DEFAULT_WINDOW))
+        self._sender.write(h2.settings(ours) + h2.window_update(0, limits.CONNECTION_WINDOW - h2.DEFAULT_WINDOW))
         self._host.opened(self)
         if self._host.draining:
             self.drain()
@@ -154,12 +142,12 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._draining = True
         goaway = h2.goaway(h2.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining")
         self._sender.write(goaway + h2.frame(h2.PING, 0, 0, _DRAIN_PING))
-        self._loop.call_later(LAST_STREAM_S, self._announce_last)
+        self._loop.call_later(limits.LAST_STREAM_S, self._announce_last)
 
     def sweep(self, now_s: float, idle_timeout_s: float) -> None:
         """Called now and then: ends whoever has had its time."""
         quiet_s = now_s - self.active_s
-        if self._hello is not None and quiet_s > HELLO_S:
+        if self._hello is not None and quiet_s > limits.HELLO_S:
             self._transport.abort()
         elif self._sender.paused:
             self._sweep_unread(quiet_s)
@@ -168,7 +156,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         else:
             for stream in [stream for stream in self._streams.values() if stream.is_stalled(now_s)]:
                 self._break(stream, ErrorCode.CANCEL)
-            if self._unfinished is not None and quiet_s > STALL_TIMEOUT_S:
+            if self._unfinished is not None and quiet_s > limits.STALL_TIMEOUT_S:
                 self.end(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
 
     def end(self, code: ErrorCode, why: str) -> None:
@@ -187,7 +175,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:  # slow, but it reads
             self._unsent, self.active_s = unsent, self._loop.time()
-        elif quiet_s > STALL_TIMEOUT_S:
+        elif quiet_s > limits.STALL_TIMEOUT_S:
             self._transport.abort()
 
     # --- frames that arrive
@@ -206,7 +194,7 @@ class Connection(asyncio.Protocol, Generic[H]):
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
         self._received += size
-        if self._received >= CONNECTION_CREDIT:
+        if self._received >= limits.CONNECTION_CREDIT:
             self._sender.write(h2.window_update(0, self._received))
             self._received = 0
         if flags & h2.PADDED:
@@ -258,7 +246,7 @@ class Connection(asyncio.Protocol, Generic[H]):
             self._block(number, block.flags, block.whole())
 
     def _block(self, number: int, flags: int, block: bytes) -> None:
-        if len(block) > FREE_BLOCK_BYTES:
+        if len(block) > limits.FREE_BLOCK_BYTES:
             self._patience.spend_on_headers(block, self.active_s)
         head = self._headers.decode(block)  # also of a stream that is refused: the table is the connection's
         is_last = bool(flags & h2.END_STREAM)
@@ -266,7 +254,7 @@ class Connection(asyncio.Protocol, Generic[H]):
             self._trailers(number, head, is_last=is_last)
             return
         self._last = number
-        if number > self._last_served or head.problem or len(self._streams) >= MAX_STREAMS:
+        if number > self._last_served or head.problem or len(self._streams) >= limits.MAX_STREAMS:
             self._refuse(number, head, is_last=is_last)
             return
         begun = self._host.accept(self._sender, number, head)
@@ -313,27 +301,25 @@ class Connection(asyncio.Protocol, Generic[H]):
             raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"{what} of stream {number}, which has ended")
 
     def _control(self, type_: int, flags: int, number: int, payload: bytes) -> None:
+        if number and type_ in _OF_THE_CONNECTION:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"a frame of type {type_} of stream {number}")
         match type_:
             case h2.WINDOW_UPDATE:
                 self._window_update(number, h2.read_u32(payload) & h2.MAX_WINDOW)
             case h2.RST_STREAM:
                 self._reset(number, payload)
             case h2.SETTINGS:
-                self._settings(flags, number, payload)
+                self._settings(flags, payload)
             case h2.PING:
-                self._ping(flags, number, payload)
+                self._ping(flags, payload)
             case h2.CONTINUATION:
                 self._continue_headers(flags, number, payload)
             case h2.PRIORITY:
                 self._priority(number, payload)
-            case h2.GOAWAY:
-                if number:
-                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "GOAWAY of a stream")
-                self._calm("ping")
             case h2.PUSH_PROMISE:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE of a client")
             case _:
-                self._calm("ping")  # unknown types are ignored
+                self._calm("ping")  # GOAWAY, as no stream is ours, and types that nobody knows
 
     def _window_update(self, number: int, increment: int) -> None:
         self._calm("window")
@@ -364,9 +350,7 @@ class Connection(asyncio.Protocol, Generic[H]):
             stream.received_all = True  # nothing more may come, unlike after a reset of ours
             self._drop(stream)
 
-    def _settings(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "SETTINGS of a stream")
+    def _settings(self, flags: int, payload: bytes) -> None:
         if flags & h2.ACK:
             if payload:
                 raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with content")
@@ -376,12 +360,10 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._calm("settings")
         values = h2.read_settings(payload)
         self._sender.write(h2.frame(h2.SETTINGS, h2.ACK, 0))
-        self._sender.frame_bytes = min(values.get(h2.MAX_FRAME_SIZE, self._sender.frame_bytes), MAX_FRAME_BYTES)
+        self._sender.frame_bytes = min(values.get(h2.MAX_FRAME_SIZE, self._sender.frame_bytes), limits.MAX_FRAME_BYTES)
         self._sender.resize(values.get(h2.INITIAL_WINDOW_SIZE, self._sender.initial_window))
 
-    def _ping(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PING of a stream")
+    def _ping(self, flags: int, payload: bytes) -> None:
         if len(payload) != 8:
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "PING that has not 8 bytes")
         self._calm("ping")
