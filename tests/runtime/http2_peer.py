@@ -5,7 +5,7 @@ Frames are cut and made here by hand, not by the code under test.
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,8 @@ class Transport(asyncio.Transport):
         self.written = bytearray()
         self.unread = 0
         self.takes = True
-        self.reading = True
-        self.eof = self.aborted = False
+        self._reading = True
+        self.eof = self._aborted = False
         self.protocol: Any = None
         self._high, self._low = 65536, 16384
 
@@ -100,21 +100,24 @@ class Transport(asyncio.Transport):
         self.eof = True
 
     def is_closing(self) -> bool:
-        return self.aborted
+        return self._aborted
 
     def close(self) -> None:
         self.abort()
 
     def abort(self) -> None:
-        if not self.aborted:
-            self.aborted = True
+        if not self._aborted:
+            self._aborted = True
             self.protocol.connection_lost(None)
 
+    def is_reading(self) -> bool:
+        return self._reading
+
     def pause_reading(self) -> None:
-        self.reading = False
+        self._reading = False
 
     def resume_reading(self) -> None:
-        self.reading = True
+        self._reading = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
@@ -154,17 +157,16 @@ class Peer:
         self.seen += new
         return new
 
-    def block(self, fields: Sequence[tuple[str, str]] = FIELDS, **changed: str) -> bytes:
-        """A header block; `path=...` and the like change a field, others are added."""
-        names = {
-            f":{key}" if f":{key}" in dict(fields) else key.replace("_", "-"): value for key, value in changed.items()
-        }
+    def block(self, fields: Sequence[tuple[str, str]] = FIELDS, changed: Mapping[str, str] | None = None) -> bytes:
+        """A header block; "path" and the like among `changed` change a field, others are added."""
+        names = {key if f":{key}" not in dict(fields) else f":{key}": value for key, value in (changed or {}).items()}
+        names = {key.replace("_", "-"): value for key, value in names.items()}
         old = [(key, names.pop(key, value)) for key, value in fields]
         return bytes(self._encoder.encode([*old, *names.items()]))
 
     def request(self, stream: int, text: bytes | None = b"hello", **changed: str) -> bytes:
         """A whole call; with `text` None only its HEADERS, and the stream stays open."""
-        head = frame(HEADERS, END_HEADERS, stream, self.block(**changed))
+        head = frame(HEADERS, END_HEADERS, stream, self.block(FIELDS, changed))
         return head if text is None else head + frame(DATA, END_STREAM, stream, message(text))
 
     async def answer(self, stream: int) -> tuple[dict[str, str], bytes]:
@@ -174,7 +176,7 @@ class Peer:
         body = b""
         for got in self.seen:
             if got.type == HEADERS and got.stream == stream:
-                fields |= dict(self._decoder.decode(got.payload))
+                fields |= {str(name): str(value) for name, value in self._decoder.decode(got.payload)}
             elif got.type == DATA and got.stream == stream:
                 body += got.payload
         return fields, body

@@ -34,9 +34,7 @@ class Site:
         self.server = GrpcServer(
             {
                 b"/test.Test/Echo": lambda call, text: call.reply(text),
-                b"/test.Test/Later": lambda call, text: (
-                    asyncio.get_running_loop().call_later(0.02, call.reply, text) and None
-                ),
+                b"/test.Test/Later": self.later,
                 b"/test.Test/Pieces": lambda call, text: call.reply([memoryview(text)[:3], b"-", bytearray(text[3:])]),
                 b"/test.Test/Metadata": self.metadata,
                 b"/test.Test/Fails": unary(self.fails),
@@ -51,6 +49,9 @@ class Site:
             max_held_bytes=256 * 2**20,
             idle_timeout_s=60.0,
         )
+
+    def later(self, call: Call, text: bytes) -> None:
+        asyncio.get_running_loop().call_later(0.02, call.reply, text)
 
     def metadata(self, call: Call, text: bytes) -> None:
         seen = b"%s %s %s" % (

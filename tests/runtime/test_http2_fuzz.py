@@ -1,6 +1,7 @@
 """Mutated connections: nothing a peer sends raises, and nothing of it is left when it has gone.
 
-Few by default; with SLIPWAY_FULL=1 a hundred thousand connections and a million header blocks.
+Few by default; with SLIPWAY_FULL=1 a hundred thousand connections and a million header blocks; with SLIPWAY_FUZZ=N
+N of each (a million connections take about five minutes).
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from hpack import Encoder
 
-from slipway_runtime.wire.grpc_calls import Call, GrpcServer, StreamCall, streaming
+from slipway_runtime.wire.grpc_calls import Call, GrpcServer, Method, StreamCall, Streaming, streaming
 from slipway_runtime.wire.http2_frames import ConnectionBroken, FrameReader
 from slipway_runtime.wire.http2_headers import HeaderDecoder
 from slipway_runtime.wire.http2_requests import Head
@@ -19,8 +20,8 @@ from tests.runtime import http2_peer as raw
 from tests.runtime.http2_peer import Peer, Transport, frame, message, u32
 
 FULL = os.environ.get("SLIPWAY_FULL") == "1"
-CONNECTIONS = 100_000 if FULL else 3_000
-BLOCKS = 1_000_000 if FULL else 20_000
+CONNECTIONS = int(os.environ.get("SLIPWAY_FUZZ", 100_000 if FULL else 3_000))
+BLOCKS = int(os.environ.get("SLIPWAY_FUZZ", 1_000_000 if FULL else 20_000))
 MINUTES_S = 1200
 
 
@@ -50,7 +51,7 @@ def make_server() -> GrpcServer:
         async for text in call:
             await call.send(text)
 
-    methods = {
+    methods: dict[bytes, Method | Streaming] = {
         b"/test.Test/Echo": lambda call, text: call.reply(text),
         b"/test.Test/Wait": wait,
         b"/test.Test/Chat": streaming(chat),
@@ -62,13 +63,12 @@ def seeds(server: GrpcServer) -> list[list[bytes]]:
     """Honest connections, as lists of frames."""
     peer = Peer(server, greets=False)
     hello = [raw.PREFACE, raw.settings({4: 50}), frame(raw.WINDOW_UPDATE, 0, 0, u32(1000))]
-    path = {"path": "/test.Test/Wait"}
-    chat = {"path": "/test.Test/Chat"}
+    wait, chat = "/test.Test/Wait", "/test.Test/Chat"
     block = peer.block()
     made = [
         [*hello, peer.request(1), peer.request(3, b"x" * 300), peer.request(5)],
-        [*hello, peer.request(1, **path), frame(raw.RST_STREAM, 0, 1, u32(8)), peer.request(3, **path)],
-        [*hello, peer.request(1, None, **chat), *[frame(raw.DATA, 0, 1, message(b"z" * 9)[:7])] * 4],
+        [*hello, peer.request(1, path=wait), frame(raw.RST_STREAM, 0, 1, u32(8)), peer.request(3, path=wait)],
+        [*hello, peer.request(1, None, path=chat), *[frame(raw.DATA, 0, 1, message(b"z" * 9)[:7])] * 4],
         [
             *hello,
             frame(raw.HEADERS, 0, 1, block[:5]),
