@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -575,7 +576,6 @@ FLOODS: dict[str, Callable[[Peer], bytes]] = {
     "GOAWAY": lambda p: frame(raw.GOAWAY, 0, 0, bytes(8)) * 5000,
     "unknown frames": lambda p: frame(99, 0, 0) * 5000,
     "malformed requests": lambda p: b"".join(p.request(2 * n + 1, method="") for n in range(1000)),
-    "unknown methods": lambda p: b"".join(p.request(2 * n + 1, None, path="/no/where") for n in range(1000)),
     "HPACK bombs": lambda p: b"".join(
         frame(raw.HEADERS, 5, 2 * n + 1, b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 60_000) for n in range(9)
     ),
@@ -602,6 +602,13 @@ async def test_an_honest_peer_with_many_calls_is_no_flood(site: Site) -> None:
     assert len([got for got in peer.seen if got.type == raw.DATA]) == 20_000
 
 
+async def test_calls_of_methods_that_are_not_there_are_no_flood(site: Site) -> None:
+    peer = site.peer()
+    peer.send(b"".join(peer.request(2 * number + 1, path="/no/where") for number in range(3000)))
+    peer.send(peer.request(6001))
+    assert (await peer.answer(6001))[0]["grpc-status"] == "0"
+
+
 async def test_a_header_block_is_as_large_as_it_may_be_and_not_larger(site: Site) -> None:
     peer = site.peer()
     peer.send(frame(raw.HEADERS, 0, 1, b"\x82" * MAX_BLOCK_BYTES) + frame(raw.CONTINUATION, 4, 1, b"\x82"))
@@ -611,9 +618,12 @@ async def test_a_header_block_is_as_large_as_it_may_be_and_not_larger(site: Site
 # --- time
 
 
-async def test_who_says_no_hello_is_cut_off(site: Site) -> None:
+@pytest.mark.parametrize("is_halfway", [False, True], ids=["no preface", "no SETTINGS"])
+async def test_who_says_no_hello_is_cut_off(site: Site, is_halfway: bool) -> None:
     peer = site.peer(greets=False)
     peer.send(raw.PREFACE[:10])
+    if is_halfway:
+        peer.send(raw.PREFACE[10:])
     now_s = asyncio.get_running_loop().time()
     site.server.sweep(now_s + HELLO_S - 1)
     assert not peer.transport.is_closing()
@@ -644,6 +654,25 @@ async def test_a_request_that_does_not_go_on_is_reset(site: Site) -> None:
     assert resets == [ErrorCode.CANCEL, None, ErrorCode.CANCEL, None, ErrorCode.CANCEL]
 
 
+async def test_a_byte_now_and_then_does_not_keep_a_request_alive(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = site.peer(), site.peer()
+    loop, start_s = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    whole = message(bytes(900_000))
+    for peer in (slow, fast):
+        peer.send(peer.request(1, None) + frame(raw.DATA, 0, 1, whole[:6]))
+    at = 6
+    for second in range(0, int(STALL_TIMEOUT_S) + 5, 5):
+        monkeypatch.setattr(loop, "time", partial(float, start_s + second))
+        slow.send(frame(raw.DATA, 0, 1, b"x"))
+        fast.send(frame(raw.DATA, 0, 1, whole[at : at + 60_000]))
+        at += 60_000
+        site.server.sweep(start_s + second)
+    site.server.sweep(start_s + STALL_TIMEOUT_S + 1)
+    monkeypatch.undo()
+    assert await slow.reset(1) == ErrorCode.CANCEL
+    assert await fast.reset(1) is None
+
+
 async def test_an_answer_that_is_not_taken_is_given_up(site: Site) -> None:
     peer = site.peer(window=0)
     peer.send(peer.request(1))
@@ -652,6 +681,19 @@ async def test_an_answer_that_is_not_taken_is_given_up(site: Site) -> None:
     site.server.sweep(asyncio.get_running_loop().time() + STALL_TIMEOUT_S + 1)
     assert await peer.reset(1) == ErrorCode.CANCEL
     assert site.server.held.count == 0
+
+
+async def test_an_answer_that_came_late_has_its_whole_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = site.peer(window=0)
+    peer.send(peer.request(1, path="/test.Test/Wait"))
+    loop, start_s = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    monkeypatch.setattr(loop, "time", lambda: start_s + 1000)
+    site.waiting[0][0].reply(b"late")
+    monkeypatch.undo()
+    site.server.sweep(start_s + 1001)
+    assert await peer.reset(1) is None
+    site.server.sweep(start_s + 1001 + STALL_TIMEOUT_S)
+    assert await peer.reset(1) == ErrorCode.CANCEL
 
 
 async def test_a_peer_that_reads_nothing_is_cut_off_and_one_that_reads_slowly_is_not(site: Site) -> None:
@@ -663,10 +705,10 @@ async def test_a_peer_that_reads_nothing_is_cut_off_and_one_that_reads_slowly_is
     peer.send(frame(raw.DATA, raw.END_STREAM, 1))
     await peer.frames()
     now_s = asyncio.get_running_loop().time()
-    peer.transport.unread -= 1000
+    peer.transport.unread -= 100_000
     site.server.sweep(now_s + STALL_TIMEOUT_S + 1)
     assert not peer.transport.is_closing()
-    site.server.sweep(now_s + STALL_TIMEOUT_S + 2)
+    site.server.sweep(now_s + STALL_TIMEOUT_S + 12)
     assert peer.transport.is_closing()
     assert site.server.held.count == 0
 
@@ -681,8 +723,9 @@ async def test_a_header_block_that_does_not_end_is_given_up(site: Site) -> None:
 async def test_a_server_without_connections_has_no_timer(site: Site) -> None:
     has_timer = [site.server._sweeper is not None]
     peer, other = site.peer(), site.peer()
-    for end in (lambda: None, peer.transport.abort, other.transport.abort):
-        end()
+    for ending in ([], [peer], [other]):
+        for one in ending:
+            one.transport.abort()
         has_timer.append(site.server._sweeper is not None)
     assert has_timer == [False, True, True, False]
 

@@ -96,13 +96,13 @@ def test_a_frame_that_is_too_large_is_refused_by_its_header(type_: int, size: in
 )
 def test_settings_out_of_range_break_the_connection(payload: bytes, code: ErrorCode) -> None:
     with pytest.raises(ConnectionBroken) as broken:
-        h2.read_settings(payload)
+        h2.read_settings(0, payload)
     assert broken.value.code == code
 
 
 def test_the_last_of_two_equal_settings_counts_and_unknown_ones_do_no_harm() -> None:
     payload = struct.pack(">HIHIHI", h2.INITIAL_WINDOW_SIZE, 1, 0xAAAA, 5, h2.INITIAL_WINDOW_SIZE, 2)
-    assert h2.read_settings(payload)[h2.INITIAL_WINDOW_SIZE] == 2
+    assert h2.read_settings(0, payload)[h2.INITIAL_WINDOW_SIZE] == 2
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x01", b"\x05abcd", b"\xff" + b"x" * 254])

@@ -20,8 +20,8 @@ from tests.runtime import http2_peer as raw
 from tests.runtime.http2_peer import Peer, Transport, frame, message, u32
 
 FULL = os.environ.get("SLIPWAY_FULL") == "1"
-CONNECTIONS = int(os.environ.get("SLIPWAY_FUZZ", 100_000 if FULL else 3_000))
-BLOCKS = int(os.environ.get("SLIPWAY_FUZZ", 1_000_000 if FULL else 20_000))
+CONNECTIONS = int(os.environ.get("SLIPWAY_FUZZ") or (100_000 if FULL else 3_000))
+BLOCKS = int(os.environ.get("SLIPWAY_FUZZ") or (1_000_000 if FULL else 20_000))
 MINUTES_S = 1200
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from slipway_runtime.wire import grpc_messages as words
 from slipway_runtime.wire.grpc_messages import PREFIX, CallHead, Code, GrpcError
 from slipway_runtime.wire.http2_headers import Field
-from slipway_runtime.wire.http2_limits import STALL_TIMEOUT_S
+from slipway_runtime.wire.http2_limits import STALL_TIMEOUT_S, progress
 from slipway_runtime.wire.http2_stream import Buffer, Held, Sender, Stream
 
 Metadata = Sequence[Field]
@@ -121,10 +121,14 @@ class GrpcStream(Stream):
         raise NotImplementedError
 
     def _gather(self, data: bytes) -> None:
-        self.moved_s = self.sender.now_s
+        now_s = self.sender.now_s
+        self.moved_s = progress(self.moved_s, len(data), now_s)
         at = 0
         while at < len(data) and not self._is_over:
-            arriving = self._arriving = self._arriving or _Arriving()
+            arriving = self._arriving
+            if arriving is None:
+                arriving = self._arriving = _Arriving()
+                self.moved_s = now_s
             if arriving.left < 0:
                 at = arriving.add_prefix(data, at)
                 if arriving.left < 0:

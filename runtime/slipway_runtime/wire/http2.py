@@ -1,12 +1,10 @@
 """HTTP/2 on asyncio for a server: what arrives on a connection. Knows nothing of gRPC.
 
-    bytes ──▶ FrameReader ──▶ Connection ──▶ host.accept() ──▶ Stream.received() ... Stream.ended()
-                                  │                                     │
-    bytes ◀───────────────────────┴──── Sender ◀── Stream.respond() ◀───┘
+    bytes ──▶ FrameReader ──▶ Connection ──▶ host.accept() ──▶ Stream.received()
+                                  │                                  │
+    bytes ◀───────────────────────┴──── Sender ◀── Stream.respond() ─┘
 
-Limits, against peers who are broken or hostile: bytes of headers, streams at a time, bytes that are sent on a stream
-before they are asked for, frames that cost us more than them (a bucket that leaks), time to say hello, time without
-a request, time without progress.
+`http2_limits` says what a peer may ask for, and for how long; all of it is checked before memory is taken.
 """
 
 import asyncio
@@ -66,17 +64,11 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._transport = cast("asyncio.Transport", transport)
         self._loop = asyncio.get_running_loop()
         self._sender.attach(self._transport, self._loop)
-        self.active_s = self._loop.time()
+        self._since_s = self.active_s = self._sender.now_s = self._loop.time()
         self._patience = Patience(self.active_s)
         if (sock := transport.get_extra_info("socket")) is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ours = {
-            h2.MAX_CONCURRENT_STREAMS: limits.MAX_STREAMS,
-            h2.INITIAL_WINDOW_SIZE: limits.STREAM_WINDOW,
-            h2.MAX_FRAME_SIZE: limits.MAX_FRAME_BYTES,
-            h2.MAX_HEADER_LIST_SIZE: limits.MAX_HEADER_BYTES,
-        }
-        self._sender.write(h2.settings(ours) + h2.window_update(0, limits.CONNECTION_WINDOW - h2.DEFAULT_WINDOW))
+        self._sender.write(limits.OUR_HELLO)
         self._host.opened(self)
         if self._host.draining:
             self.drain()
@@ -147,10 +139,10 @@ class Connection(asyncio.Protocol, Generic[H]):
     def sweep(self, now_s: float, idle_timeout_s: float) -> None:
         """Called now and then: ends whoever has had its time."""
         quiet_s = now_s - self.active_s
-        if self._hello is not None and quiet_s > limits.HELLO_S:
+        if self._next == h2.SETTINGS and now_s - self._since_s > limits.HELLO_S:
             self._transport.abort()
         elif self._sender.paused:
-            self._sweep_unread(quiet_s)
+            self._sweep_unread(now_s)
         elif not self._streams and quiet_s > idle_timeout_s:
             self.drain()
         else:
@@ -171,11 +163,11 @@ class Connection(asyncio.Protocol, Generic[H]):
     def abort(self) -> None:
         self._transport.abort()
 
-    def _sweep_unread(self, quiet_s: float) -> None:
+    def _sweep_unread(self, now_s: float) -> None:
         unsent = self._transport.get_write_buffer_size()
-        if unsent < self._unsent:  # slow, but it reads
-            self._unsent, self.active_s = unsent, self._loop.time()
-        elif quiet_s > limits.STALL_TIMEOUT_S:
+        self.active_s = limits.progress(self.active_s, self._unsent - unsent, now_s)
+        self._unsent = unsent
+        if now_s - self.active_s > limits.STALL_TIMEOUT_S:
             self._transport.abort()
 
     # --- frames that arrive
@@ -279,7 +271,6 @@ class Connection(asyncio.Protocol, Generic[H]):
         if not is_last:
             self._sender.cut(number)
             answer += h2.rst_stream(number, ErrorCode.NO_ERROR)
-        self._calm("refused")
         self._sender.write(answer)
 
     def _trailers(self, number: int, head: H, *, is_last: bool) -> None:
@@ -295,10 +286,15 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     def _late(self, number: int, what: str) -> None:
         """A frame of a stream that is no more: in order only if it was us who ended it."""
-        if not number or number > self._last:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"{what} of stream {number}, which has not begun")
+        self._known(number, what)
         if not self._sender.is_cut(number):
             raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"{what} of stream {number}, which has ended")
+
+    def _known(self, number: int, what: str) -> Stream | None:
+        """The stream if it still is; ConnectionBroken if there never was one."""
+        if not number or number > self._last:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"{what} of stream {number}, which has not begun")
+        return self._streams.get(number)
 
     def _control(self, type_: int, flags: int, number: int, payload: bytes) -> None:
         if number and type_ in _OF_THE_CONNECTION:
@@ -351,47 +347,32 @@ class Connection(asyncio.Protocol, Generic[H]):
             self._drop(stream)
 
     def _settings(self, flags: int, payload: bytes) -> None:
+        self._calm("settings")
+        values = h2.read_settings(flags, payload)
         if flags & h2.ACK:
-            if payload:
-                raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with content")
-            self._calm("ping")
             return
         self._next = -1
-        self._calm("settings")
-        values = h2.read_settings(payload)
         self._sender.write(h2.frame(h2.SETTINGS, h2.ACK, 0))
         self._sender.frame_bytes = min(values.get(h2.MAX_FRAME_SIZE, self._sender.frame_bytes), limits.MAX_FRAME_BYTES)
         self._sender.resize(values.get(h2.INITIAL_WINDOW_SIZE, self._sender.initial_window))
 
     def _ping(self, flags: int, payload: bytes) -> None:
+        self._calm("ping")
         if len(payload) != 8:
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "PING that has not 8 bytes")
-        self._calm("ping")
         if not flags & h2.ACK:
             self._sender.write(h2.frame(h2.PING, h2.ACK, 0, payload))
         elif self._draining and payload == _DRAIN_PING:
             self._announce_last()
 
     def _priority(self, number: int, payload: bytes) -> None:
-        if not number:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PRIORITY of no stream")
         self._calm("priority")
-        code = ErrorCode.NO_ERROR
-        if len(payload) != 5:
-            code = ErrorCode.FRAME_SIZE_ERROR
-        elif h2.depends_on(payload) == number:
-            code = ErrorCode.PROTOCOL_ERROR
-        if code:
-            stream = self._streams.get(number)
-            if stream is None:
-                raise ConnectionBroken(code, "PRIORITY that is none")
+        code = h2.check_priority(number, payload)
+        stream = self._streams.get(number)
+        if code and stream is not None:
             self._break(stream, code)
-
-    def _known(self, number: int, what: str) -> Stream | None:
-        """The stream if it still is; ConnectionBroken if there never was one."""
-        if not number or number > self._last:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"{what} of stream {number}, which has not begun")
-        return self._streams.get(number)
+        elif code:
+            raise ConnectionBroken(code, f"PRIORITY of stream {number} that is none")
 
     def _calm(self, what: str) -> None:
         self._patience.spend(what, self.active_s)

@@ -1,11 +1,14 @@
 """What a peer may ask of an HTTP/2 connection before it is shown the door. Pure."""
 
+from slipway_runtime.wire import http2_frames as h2
 from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
 
 HELLO_S = 10.0
 """From connecting to the end of the preface."""
 STALL_TIMEOUT_S = 60.0
 """For a peer that neither takes an answer nor goes on with its request, on a stream or on the connection."""
+MIN_RATE_BPS = 10_000.0
+"""Bytes per second that count as going on: a byte now and then does not keep what is held for it."""
 LAST_STREAM_S = 1.0
 """For a peer that does not answer the PING after the GOAWAY that asks it to leave."""
 LINGER_S = 1.0
@@ -22,10 +25,24 @@ STREAM_WINDOW = 2**20
 CONNECTION_WINDOW = 2**30
 CONNECTION_CREDIT = 2**24
 
+OUR_HELLO = h2.settings(
+    {
+        h2.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+        h2.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+        h2.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
+        h2.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
+    }
+) + h2.window_update(0, CONNECTION_WINDOW - h2.DEFAULT_WINDOW)
+
 CALM = 2000.0
 """Cost of frames that a peer may cause at once, and per second. A PING costs 1."""
 _COST = {"settings": 10.0, "ping": 1.0, "reset": 4.0, "priority": 0.5, "window": 0.02, "empty": 0.5, "refused": 4.0}
 FREE_BLOCK_BYTES = 2048  # no honest client sends much more with every request
+
+
+def progress(moved_s: float, count: int, now_s: float) -> float:
+    """When a peer last did something, counting that it has just moved so many bytes."""
+    return min(now_s, moved_s + max(0, count) / MIN_RATE_BPS)
 
 
 class Patience:

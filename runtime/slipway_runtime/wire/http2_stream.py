@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from slipway_runtime.wire import http2_frames as h2
 from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
-from slipway_runtime.wire.http2_limits import LINGER_S, STALL_TIMEOUT_S, STREAM_WINDOW
+from slipway_runtime.wire.http2_limits import LINGER_S, STALL_TIMEOUT_S, STREAM_WINDOW, progress
 
 Buffer = bytes | bytearray | memoryview
 """Bytes that are sent uncopied where they are many: not to be changed once they were given. Views are of bytes."""
@@ -23,6 +23,8 @@ Buffer = bytes | bytearray | memoryview
 _WRITE_HIGH, _WRITE_LOW = 2 * 2**20, 2**19
 _TURN_BYTES = 2**18  # of one stream before it is the next one's turn
 _JOIN_BYTES = h2.MIN_FRAME_SIZE  # up to here copying is cheaper than giving pieces to the kernel one by one
+
+_CUT = 1024  # streams to remember that we ended; four times as many as a peer may have
 
 _HEADER = struct.Struct(">IBI")
 _U32 = struct.Struct(">I")
@@ -37,9 +39,6 @@ def headers(fields: bytes) -> Block:
 
 def trailers(fields: bytes) -> Block:
     return h2.head(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 0, len(fields))[:5], fields
-
-
-_CUT = 1024
 
 
 @dataclass(slots=True)
@@ -69,7 +68,7 @@ class Sender:
         self._out_bytes = 0  # of large pieces
 
     def attach(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+        self._transport, self.loop = transport, loop
         transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
 
     @property
@@ -86,13 +85,15 @@ class Sender:
     def _flush_soon(self) -> None:
         if not self.flush_is_due:
             self.flush_is_due = True
-            self._loop.call_soon(self.flush)
+            self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
         self.flush_is_due = False
-        if self._out and not self._transport.is_closing():
+        if self._out:
             out, large = self._out, self._out_bytes
             self._out, self._out_bytes = [], 0
+            if self.closing or self._transport.is_closing():
+                return  # there is nobody to tell
             if large:
                 self._transport.writelines(out)
             else:
@@ -116,7 +117,7 @@ class Sender:
         if left == unsent:
             self._transport.abort()
         elif not self._transport.is_closing():
-            self._loop.call_later(LINGER_S, self._linger, left)
+            self.loop.call_later(LINGER_S, self._linger, left)
 
     def resize(self, initial_window: int) -> None:
         """The peer wants another size of all windows, also of those that are in use (RFC 9113, 6.9.2)."""
@@ -158,8 +159,8 @@ class Sender:
         return number in self._cut
 
     def cut(self, number: int) -> None:
-        # In all honesty a peer cannot have more of them than streams at a time: hearing of the last end, it has heard
-        # of the first.
+        # An honest peer cannot have more of them than streams at a time: hearing of the last end, it has heard of the
+        # first.
         self._cut[number] = None
         if len(self._cut) > _CUT:
             del self._cut[next(iter(self._cut))]
@@ -195,7 +196,7 @@ class Sender:
             if length >= _JOIN_BYTES:
                 self._out_bytes += length
         self.hold(stream, -sent)
-        stream.moved_s = self._loop.time()
+        stream.moved_s = progress(stream.moved_s, sent, self.loop.time())
         if not stream.pending:
             if stream.tail:
                 self._out.append(stream.tail)
@@ -275,6 +276,8 @@ class Stream:
     def push(self, body: Sequence[Buffer], size: int) -> None:
         """A piece of the answer, now or when the peer's window allows it; `drained` tells."""
         if not self.closed and size:
+            if not self.pending:
+                self.moved_s = self.sender.loop.time()
             self.pending += [piece for piece in body if piece]
             self.sender.hold(self, size)
             self.sender.enqueue(self)
