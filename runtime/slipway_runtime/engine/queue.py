@@ -111,8 +111,8 @@ class _Level:
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
         self.tenants: dict[str, _Tenant] = {}
-        self.turns = _Turns()
         self.shapes: dict[object, _Turns] = {}
+        """With `_ANY` for the whole level. Kept from the first moment there is more than one tenant until none is."""
         self.now = 0
         """What who was served last had spent before: who comes new begins here, and has saved nothing up."""
         self._ahead: dict[str, int] = {}
@@ -126,12 +126,14 @@ class _Level:
         lane = tenant.lanes.get(job.key)
         if lane is None:
             lane = tenant.lanes[job.key] = OrderedDict()
-            shape = self.shapes.get(job.key)
-            if shape is None:
-                shape = self.shapes[job.key] = _Turns()
-            shape.waiting += 1
-            shape.add(tenant)
+            if self.shapes:
+                self._waits(tenant, job.key)
         lane[job] = None
+
+    def has(self, key: object) -> bool:
+        if self.shapes:
+            return key in self.shapes
+        return any(key in tenant.lanes for tenant in self.tenants.values())
 
     def remove(self, job: Job) -> None:
         tenant = self.tenants[job.tenant]
@@ -142,32 +144,49 @@ class _Level:
 
     def lane_is_empty(self, tenant: _Tenant, key: object) -> None:
         del tenant.lanes[key]
+        if self.shapes:
+            self._waits_no_more(key)
         if not tenant.lanes:
             self._leave(tenant)
-        shape = self.shapes[key]
-        shape.one_left(key)
-        if not shape.waiting:
-            del self.shapes[key]
 
     def _enter(self, name: str) -> _Tenant:
-        spent = max(self.now, self._ahead.pop(name, 0))
+        spent = max(self.now, self._ahead.pop(name, 0)) if self._ahead else self.now
         tenant = self.tenants[name] = _Tenant(name, self._weights.get(name, 1), spent)
-        self.turns.waiting += 1
-        self.turns.add(tenant)
+        if self.shapes:
+            self._waits(tenant, _ANY)
+        elif len(self.tenants) > 1:
+            for each in self.tenants.values():
+                for key in (_ANY, *each.lanes):
+                    self._waits(each, key)
         return tenant
 
     def _leave(self, tenant: _Tenant) -> None:
         """Nothing of it waits any more."""
         del self.tenants[tenant.name]
-        self.turns.one_left(_ANY)
         ahead = self._ahead
         if not self.tenants:
             ahead.clear()
-        elif tenant.spent > self.now:
+            self.shapes.clear()
+            return
+        self._waits_no_more(_ANY)
+        if tenant.spent > self.now:
             ahead[tenant.name] = tenant.spent
             if len(ahead) > self._ahead_most:
                 self._ahead = {name: spent for name, spent in ahead.items() if spent > self.now}
                 self._ahead_most = 64 + 2 * len(self._ahead)
+
+    def _waits(self, tenant: _Tenant, key: object) -> None:
+        turns = self.shapes.get(key)
+        if turns is None:
+            turns = self.shapes[key] = _Turns()
+        turns.waiting += 1
+        turns.add(tenant)
+
+    def _waits_no_more(self, key: object) -> None:
+        turns = self.shapes[key]
+        turns.one_left(key)
+        if not turns.waiting:
+            del self.shapes[key]
 
 
 class _Batch:
@@ -257,19 +276,19 @@ class JobQueue:
             return Cut.FULL
         if not self.count:
             return Cut.QUEUE_EMPTY
-        same = any(batch.key in level.shapes for level in self._levels)
+        same = any(level.has(batch.key) for level in self._levels)
         return Cut.NO_ROOM if same else Cut.OTHER_SHAPE
 
 
 def _draw(level: _Level, batch: _Batch) -> None:
     """Fill the batch from the tenants of a level."""
-    if len(level.tenants) == 1:
+    if not level.shapes:
         _serve_alone(level, batch)
         return
     served: dict[_Tenant, None] = {}
     begins = not batch.jobs
     if begins:
-        first = level.turns.first_with(_ANY)
+        first = level.shapes[_ANY].first_with(_ANY)
         assert first is not None  # noqa: S101 - for mypy: a level with tenants has one whose turn it is
         batch.key = next(iter(first.lanes))
         _give(level, first, batch)
