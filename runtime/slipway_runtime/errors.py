@@ -42,14 +42,19 @@ class Kind(StrEnum):
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too large"
     DEADLINE = "deadline"
+    FULL = "full"
+    EXISTS = "already exists"
     INTERNAL = "internal"
 
 
 class RequestError(Exception):
-    def __init__(self, kind: Kind, message: str) -> None:
+    """`retry_after_s`: when to ask again, if that is known; a client of REST is told."""
+
+    def __init__(self, kind: Kind, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.retry_after_s = retry_after_s
 
 
 def invalid(message: str) -> RequestError:

@@ -2,9 +2,11 @@
 
 A view points into the bytes of the request; nothing is copied before the model's own input is filled.
 numpy has no bfloat16, so BF16 travels as uint16 with the same bits; `datatype` says what the bits mean.
+BYTES are an object array of `bytes`; on the wire each is its length as u32 and then itself.
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -34,7 +36,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
 }
 BINARY_ONLY = frozenset({"FP16", "BF16"})  # the protocol gives them no JSON form
-MAX_DIMS = 32
+DATATYPES = frozenset(DTYPES) | {"BYTES"}
+MAX_DIMS = 32  # of a shape, and of how deep JSON values may be nested
+MAX_VALUES = 2**31 - 1  # of one tensor; refused by the shape alone, before memory is taken for it
+FEW = 64  # up to so many values the way that costs least to begin is taken, above it the one that costs least per value
 
 
 Parameter = str | int | float | bool
@@ -131,47 +136,102 @@ class Metadata:
 
 
 def dtype_of(datatype: str, name: str) -> np.dtype[Any]:
+    """The numpy type of any datatype but BYTES."""
     dtype = DTYPES.get(datatype)
-    if dtype is not None:
-        return dtype
-    if datatype == "BYTES":
-        raise invalid(f"tensor '{name}' has datatype BYTES, which a PyTorch model cannot take")
-    raise invalid(f"tensor '{name}' has datatype '{datatype}', must be one of {', '.join(DTYPES)}")
+    if dtype is None:
+        raise invalid(f"tensor '{name}' has datatype '{datatype[:40]}', must be one of {', '.join(DTYPES)}, BYTES")
+    return dtype
 
 
 def checked_shape(shape: object, name: str) -> tuple[int, ...]:
     """`shape` as it came from a client, as a tuple of sizes. O(dims)."""
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise invalid(f"tensor '{name}' has shape {str(shape)[:80]}, must be a list of integers >= 0")
+    if type(shape) is not list and type(shape) is not tuple:
+        raise _bad_shape(shape, name)
+    for size in shape:
+        if type(size) is not int or size < 0:
+            raise _bad_shape(shape, name)
     if len(shape) > MAX_DIMS:
         raise invalid(f"tensor '{name}' has {len(shape)} dimensions, at most {MAX_DIMS} are allowed")
     return tuple(shape)
 
 
-def from_bytes(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) -> Tensor:
-    """A view on `raw`, which must have exactly the bytes of the shape; `raw` has to outlive the tensor."""
+def _bad_shape(shape: object, name: str) -> Exception:
+    return invalid(f"tensor '{name}' has shape {str(shape)[:80]}, must be a list of integers >= 0")
+
+
+def count_of(shape: tuple[int, ...], name: str) -> int:
+    """How many values a tensor of this shape has."""
+    count = math.prod(shape)
+    # A size of 0 hides the others, which numpy multiplies all the same.
+    if count > MAX_VALUES or (count == 0 and math.prod(size for size in shape if size) > MAX_VALUES):
+        raise invalid(
+            f"tensor '{name}' has shape {str(list(shape))[:200]}, more than {MAX_VALUES} values are not served"
+        )
+    return count
+
+
+def from_bytes(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer, span: slice | None = None) -> Tensor:
+    """A view on `raw`, or on that part of it, which must have exactly the bytes of the shape.
+
+    `raw` has to outlive the tensor. BOOL and BYTES are copied.
+    """
+    start, stop = (0, len(raw)) if span is None else (span.start, span.stop)
+    size = stop - start
+    if datatype == "BYTES":
+        return Tensor(name, datatype, _texts(memoryview(raw)[start:stop], shape, name))
     dtype = dtype_of(datatype, name)
-    expected = math.prod(shape) * dtype.itemsize
-    if len(raw) != expected:
-        raise invalid(f"tensor '{name}' has {len(raw)} bytes, its shape {list(shape)} and {datatype} need {expected}")
+    expected = count_of(shape, name) * dtype.itemsize
+    if size != expected:
+        raise invalid(f"tensor '{name}' has {size} bytes, its shape {list(shape)} and {datatype} need {expected}")
+    if not size:
+        return Tensor(name, datatype, np.empty(shape, dtype))
     if datatype == "BOOL":
         # Any other bit pattern than 0 and 1 in a bool array is undefined behaviour further down.
-        return Tensor(name, datatype, (np.frombuffer(raw, np.uint8) != 0).reshape(shape))
-    return Tensor(name, datatype, np.frombuffer(raw, dtype).reshape(shape))
+        return Tensor(name, datatype, np.ndarray(shape, np.uint8, raw, start) != 0)
+    return Tensor(name, datatype, np.ndarray(shape, dtype, raw, start))
+
+
+def _texts(raw: memoryview, shape: tuple[int, ...], name: str) -> Array:
+    """O(bytes). The count is checked against the bytes there are before memory is taken for it."""
+    count, size = count_of(shape, name), len(raw)
+    if count * 4 > size:
+        raise invalid(
+            f"tensor '{name}' has {size} bytes, too few for the {count} BYTES elements of its shape {list(shape)}"
+        )
+    data = bytes(raw)
+    texts: list[bytes] = []
+    offset = 0
+    for _ in range(count):
+        begin = offset + 4
+        offset = begin + int.from_bytes(data[offset:begin], "little")
+        if offset > size or begin > size:
+            raise invalid(f"tensor '{name}' is cut short: BYTES element {len(texts)} ends beyond its {size} bytes")
+        texts.append(data[begin:offset])
+    if offset != size:
+        raise invalid(f"tensor '{name}' has {size - offset} bytes more than its {count} BYTES elements take")
+    return texts_array(texts, shape)
+
+
+def texts_array(texts: Sequence[bytes], shape: tuple[int, ...]) -> Array:
+    """BYTES as numpy holds them. There must be as many as the shape has."""
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array.reshape(shape)
 
 
 def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[Any]) -> Tensor:
-    """Numbers as JSON has them, nested or flat, as a tensor: nothing is rounded to fit, no text is a number."""
-    dtype = dtype_of(datatype, name)
+    """Numbers and texts as JSON has them, nested or flat: nothing is rounded to fit, no text is a number."""
     if datatype in BINARY_ONLY:
         raise invalid(f"receiving {datatype} data via JSON is not supported, use binary data for input '{name}'")
+    kind = "BYTES" if datatype == "BYTES" else dtype_of(datatype, name).kind
     try:
-        data = _array(values, dtype)
-    except (ValueError, TypeError, OverflowError, FloatingPointError):
+        flat = _leaves(values, _LEAVES[kind])
+        if len(flat) != count_of(shape, name):
+            raise invalid(f"input '{name}' has {len(flat)} values, its shape {list(shape)} needs {math.prod(shape)}")
+        data = _encoded(flat, shape) if datatype == "BYTES" else _array(flat, datatype, shape)
+    except (ValueError, TypeError, OverflowError, FloatingPointError, struct.error):
         raise invalid(f"input '{name}' has data that is not an even array of {datatype} values") from None
-    if data.size != math.prod(shape):
-        raise invalid(f"input '{name}' has {data.size} values, its shape {list(shape)} needs {math.prod(shape)}")
-    return Tensor(name, datatype, data.reshape(shape))
+    return Tensor(name, datatype, data)
 
 
 # Which Python types the JSON values of each kind of numpy dtype may have.
@@ -180,23 +240,57 @@ _LEAVES: dict[str, frozenset[type]] = {
     "i": frozenset({int}),
     "u": frozenset({int}),
     "f": frozenset({int, float}),
+    "BYTES": frozenset({str, bytes}),
 }
 
 
-def _array(values: list[Any], dtype: np.dtype[Any]) -> Array:
+def _leaves(values: list[Any], allowed: frozenset[type]) -> list[Any]:
     """O(values). The types are looked at first: numpy would read text as numbers, and pad it to the longest."""
     types = set(map(type, values))
+    depth = 1
     while types == {list}:
-        if len(set(map(len, values))) > 1:
+        depth += 1
+        if depth > MAX_DIMS or len(set(map(len, values))) > 1:
             raise ValueError
         values = list(chain.from_iterable(values))
         types = set(map(type, values))
-    if not types <= _LEAVES[dtype.kind]:
+    if not types <= allowed:
         raise TypeError
+    return values
+
+
+# The letters of the datatypes in `struct`.
+_LETTERS = dict(zip((name for name in DTYPES if name != "BF16"), "?BHIQbhiqefd", strict=True))
+
+
+def _array(values: list[Any], datatype: str, shape: tuple[int, ...]) -> Array:
+    if 0 < len(values) <= FEW:
+        # Refuses what does not fit into the type, as numpy does only inside an errstate, which costs more than this.
+        packed = struct.pack(f"<{len(values)}{_LETTERS[datatype]}", *values)
+        return np.ndarray(shape, DTYPES[datatype], packed)
     with np.errstate(over="raise"):
-        return np.array(values, dtype)
+        return np.array(values, DTYPES[datatype]).reshape(shape)
 
 
-def bytes_of(data: Array) -> memoryview:
-    """The bytes of a C-contiguous array, without copying."""
+def _encoded(values: list[str | bytes], shape: tuple[int, ...]) -> Array:
+    return texts_array([value.encode() if isinstance(value, str) else value for value in values], shape)
+
+
+def numbers_of(tensor: Tensor) -> Array:
+    """The values as numpy knows them: BF16, which it does not know, as float32."""
+    if tensor.datatype == "BF16":
+        return (tensor.data.astype(np.uint32) << 16).view(np.float32)
+    return tensor.data
+
+
+def bytes_of(tensor: Tensor) -> Buffer:
+    """The bytes of a tensor as the wire has them; many bytes in order are not copied."""
+    data = tensor.data
+    if tensor.datatype == "BYTES":
+        return b"".join([piece for text in data.reshape(-1).tolist() for piece in (_LENGTH.pack(len(text)), text)])
+    if data.nbytes < 4096 or not data.flags.c_contiguous:
+        return data.tobytes()
     return data.reshape(-1).view(np.uint8).data
+
+
+_LENGTH = struct.Struct("<I")

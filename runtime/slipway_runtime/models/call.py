@@ -25,6 +25,8 @@ class WithControls:
     is `sequence_id`.
     """
 
+    may_run_inline = False
+
     def __init__(self, runner: Runner, controls: Sequence[Control], *, batched: bool) -> None:
         self._runner = runner
         self._controls = tuple(controls)

@@ -97,6 +97,8 @@ async def _awaited(value: Any) -> Any:
 class PythonRunner:
     """One instance of a user's class."""
 
+    may_run_inline = False  # who knows what it waits for
+
     def __init__(
         self, model: Any, loop: "Loop", metadata: Metadata, input_names: Sequence[str], *, decoupled: bool
     ) -> None:

@@ -46,6 +46,8 @@ _ALONE = _holders(torch.empty(1).untyped_storage()._cdata) if _holders else 0
 class TorchRunner:
     """`learned` is told the outputs of a model that did not say them, once, when its first answer shows them."""
 
+    may_run_inline = True
+
     def __init__(
         self,
         program: Program,

@@ -1,95 +1,91 @@
-"""gRPC of the Open Inference Protocol (Triton's `inference.GRPCInferenceService`) on the same service as REST.
-
-Served: ServerLive, ServerReady, ModelReady, ServerMetadata, ModelMetadata, ModelInfer. Everything else answers
-UNIMPLEMENTED, which grpcio does for what has no handler. The client's own deadline counts.
-"""
+"""The RPCs of `grpc_services` behind grpc.aio: the fallback for who does not want our own HTTP/2, and its oracle."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2 as pb
 
-from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.protocol import protos
-from slipway_runtime.service import Service
+from slipway_runtime.errors import RequestError
+from slipway_runtime.protocol import grpc_codes
+from slipway_runtime.protocol.grpc_services import Rpc, Shape
 
 log = logging.getLogger("slipway.grpc")
-
-CODES = {
-    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
-    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Kind.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-    Kind.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
-    Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Kind.INTERNAL: grpc.StatusCode.INTERNAL,
-}
-Method = Callable[[Any, Any], Awaitable[Any]]
-
-
-class Methods:
-    """One coroutine per RPC, named as in the proto."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def ServerLive(self, request: Any, context: Any) -> Any:
-        return pb.ServerLiveResponse(live=True)
-
-    async def ServerReady(self, request: Any, context: Any) -> Any:
-        return pb.ServerReadyResponse(ready=self._service.is_ready())
-
-    async def ModelReady(self, request: Any, context: Any) -> Any:
-        self._service.check_name(request.name, request.version)
-        return pb.ModelReadyResponse(ready=self._service.is_ready())
-
-    async def ServerMetadata(self, request: Any, context: Any) -> Any:
-        return pb.ServerMetadataResponse(**self._service.server_metadata())
-
-    async def ModelMetadata(self, request: Any, context: Any) -> Any:
-        return pb.ModelMetadataResponse(**self._service.model_metadata(request.name, request.version))
-
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
-        model = self._service.model(request.model_name, request.model_version)
-        parsed = protos.parse(request)
-        return protos.render(await self._service.infer(model, parsed, context.time_remaining()))
-
-
-RPCS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
-
-
-def _answering(method: Method) -> Method:
-    """The edge of one RPC: every failure becomes a status."""
-
-    async def answer(request: Any, context: Any) -> Any:
-        try:
-            return await method(request, context)
-        except RequestError as error:
-            code, message = CODES[error.kind], error.message
-        except Exception:
-            log.exception("a request failed in the server itself")
-            code, message = grpc.StatusCode.INTERNAL, "internal error; the server's log says more"
-        # abort() raises, so it stands outside of what catches.
-        return await context.abort(code, message)
-
-    return answer
-
-
-def _handler(methods: Methods, rpc: str) -> Any:
-    return grpc.unary_unary_rpc_method_handler(
-        _answering(getattr(methods, rpc)),
-        getattr(pb, f"{rpc}Request").FromString,
-        getattr(pb, f"{rpc}Response").SerializeToString,
-    )
-
-
 CONNECTION_AGE_MS = 10_000
+_STATUS = {status.value[0]: status for status in grpc.StatusCode}
+_INTERNAL = "internal error; the server's log says more"
+
+
+class _Context:
+    """What `methods.Context` wants, from grpcio's."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    @property
+    def timeout_s(self) -> float | None:
+        left: float | None = self._context.time_remaining()
+        return left
+
+    def header(self, name: str) -> str | None:
+        for key, value in self._context.invocation_metadata() or ():
+            if key == name:
+                return value if isinstance(value, str) else value.decode("latin-1")
+        return None
+
+
+class _Edge:
+    """Where every failure becomes a status."""
+
+    def __init__(self, *, full_exhausts: bool) -> None:
+        self._full_exhausts = full_exhausts
+
+    def status(self, error: Exception) -> tuple[Any, str]:
+        if isinstance(error, RequestError):
+            code, message = grpc_codes.refusal(error, full_exhausts=self._full_exhausts)
+            return _STATUS[code], message
+        log.error("a request failed in the server itself", exc_info=error)
+        return grpc.StatusCode.INTERNAL, _INTERNAL
+
+    def handler(self, rpc: Rpc) -> Any:
+        makers = {
+            Shape.UNARY: (grpc.unary_unary_rpc_method_handler, self._unary),
+            Shape.SERVER_STREAM: (grpc.unary_stream_rpc_method_handler, self._stream),
+            Shape.BIDI: (grpc.stream_stream_rpc_method_handler, self._stream),
+        }
+        make, edge = makers[rpc.shape]
+        return make(edge(rpc), rpc.parse, lambda message: message.SerializeToString())
+
+    def _unary(self, rpc: Rpc) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def answer(message: Any, context: Any) -> Any:
+            try:
+                return await rpc.call(message, _Context(context))
+            except Exception as error:
+                status, sentence = self.status(error)
+            # abort() raises, so it stands outside of what catches.
+            return await context.abort(status, sentence)
+
+        return answer
+
+    def _stream(self, rpc: Rpc) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def answers(messages: Any, context: Any) -> AsyncIterator[Any]:
+            responses = rpc.call(messages, _Context(context))
+            try:
+                async for response in responses:
+                    yield response
+            except Exception as error:
+                status, sentence = self.status(error)
+            else:
+                return
+            finally:
+                await responses.aclose()
+            await context.abort(status, sentence)
+
+        return answers
 
 
 class GrpcServer:
-    def __init__(self, service: Service, max_body_bytes: int) -> None:
+    def __init__(self, rpcs: Sequence[Rpc], max_body_bytes: int, *, full_exhausts: bool = False) -> None:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_body_bytes),
@@ -101,11 +97,10 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a coin to toss
             ]
         )
-        methods = Methods(service)
-        handlers = {rpc: _handler(methods, rpc) for rpc in RPCS}
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
-        )
+        edge = _Edge(full_exhausts=full_exhausts)
+        for service in dict.fromkeys(rpc.service for rpc in rpcs):
+            handlers = {rpc.name: edge.handler(rpc) for rpc in rpcs if rpc.service == service}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     async def listen(self, host: str, port: int) -> int:
         """Start; returns the port. Raises OSError when the address cannot be had."""

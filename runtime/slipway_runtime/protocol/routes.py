@@ -1,149 +1,220 @@
-"""REST routes of the Open Inference Protocol: a `Request` to a `Response`, by way of the service.
+"""REST of the Open Inference Protocol: a `Request` to a `Response`, by way of the server behind it.
 
-    GET  /v2 · /v2/health/live · /v2/health/ready · /v2/models/M[/versions/V][/ready] · /metrics
-    POST /v2/models/M[/versions/V]/infer
+    POST /v2/models/M[/versions/V]/infer                     here, without a task: this is the hot path
+         /v2/models/M[/versions/V]/generate[_stream]         rest_tasks.py, one task each
+         /v1/models/M[/versions/V]:predict
+    all the others                                           rest_pages.py
 
 Errors are always {"error": sentence} with Triton's status codes, but for two: not ready is 503 (Triton: 400, which
 blames the client; probes take either), and a deadline is 504 (Triton: 503, which invites a retry).
 """
 
+import asyncio
 import logging
-import zlib
-from collections.abc import Callable
-from functools import partial
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote
 
-import orjson
-
-from slipway_runtime import metrics
 from slipway_runtime.errors import Kind, RequestError, invalid
-from slipway_runtime.protocol import rest
-from slipway_runtime.service import Service
+from slipway_runtime.protocol import codings, load_report, rest
+from slipway_runtime.protocol.api import Api, Entry
+from slipway_runtime.protocol.rest_answers import render
+from slipway_runtime.protocol.rest_pages import Pages
+from slipway_runtime.protocol.rest_tasks import Tasks
+from slipway_runtime.protocol.shared_memory import SharedMemory
+from slipway_runtime.tensors import InferRequest, InferResponse
 from slipway_runtime.wire.http1_messages import Request, Response, refusal
 
 log = logging.getLogger("slipway.rest")
 
+Answer = Callable[[Response], None]
+Cancel = Callable[[], object]
+
 STATUS = {
     Kind.INVALID: 400,
+    Kind.EXISTS: 400,
     Kind.NOT_FOUND: 404,
     Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
+    Kind.FULL: 503,
     Kind.UNSUPPORTED: 501,
     Kind.DEADLINE: 504,
     Kind.INTERNAL: 500,
 }
-# wbits for zlib: 16 + 15 reads a gzip stream, 15 a zlib stream, which is what "deflate" means in HTTP.
-_CODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_MAX_TARGETS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RestOptions:
+    """Names of headers are in lower case.
+
+    `full_status`: what a full queue answers, 503 as Triton does or 429. `compress_above_bytes` None: never.
+    """
+
+    max_body_bytes: int
+    tenant_header: bytes = b"x-slipway-tenant"
+    request_id_header: bytes = b"x-request-id"
+    timeout_header: bytes = b"x-slipway-timeout-ms"
+    full_status: int = 503
+    compress_above_bytes: int | None = 1024
 
 
 class Routes:
-    def __init__(self, service: Service, max_body_bytes: int) -> None:
-        self._service = service
-        self._max_body_bytes = max_body_bytes
+    """Called on the event loop, where `answer` is called too, once for each request that is not cancelled."""
 
-    async def __call__(self, request: Request) -> Response:
-        """Never raises but CancelledError: this is the edge where every failure becomes an answer."""
+    def __init__(self, api: Api, memory: SharedMemory, options: RestOptions) -> None:
+        self._api = api
+        self._memory = memory
+        self._options = options
+        self._status = STATUS | {Kind.FULL: options.full_status}
+        self._pages = Pages(api, memory)
+        Tasks(api, self._for_client).add_to(self._pages)
+        self._targets: dict[str, tuple[str, str]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __call__(self, request: Request, answer: Answer) -> Cancel | None:
+        """Have a request answered, at once or later. Returns what cancels it, if that makes sense. Never raises."""
+        target = self._targets.get(request.path) or self._target(request.path)
         try:
-            return await self._route(request)
-        except RequestError as error:
-            return refusal(STATUS[error.kind], error.message)
-        except Exception:
-            log.exception("a request failed in the server itself", extra={"f": {"path": request.path[:200]}})
-            return refusal(500, "internal error; the server's log says more")
+            if target is not None and request.method == "POST":
+                return self._infer(request, target, answer)
+            if target is not None:
+                self._finish(request, _not_allowed(request, {"POST": None}), answer)
+                return None
+            return self._page(request, answer)
+        except Exception as error:
+            self._finish(request, self._refusal(request, error), answer)
+            return None
 
-    async def _route(self, request: Request) -> Response:
-        match [unquote(part) for part in request.path.strip("/").split("/")]:
+    def _target(self, path: str) -> tuple[str, str] | None:
+        """The model and the version that a path of inference names; remembered, because clients ask again and again."""
+        match path.strip("/").split("/"):
             case ["v2", "models", name, "infer"]:
-                return await self._infer(request, name, "")
+                target = (unquote(name), "")
             case ["v2", "models", name, "versions", version, "infer"]:
-                return await self._infer(request, name, version)
-            case parts:
-                return self._read(request, parts)
+                target = (unquote(name), unquote(version))
+            case _:
+                return None
+        if len(path) < 256:
+            if len(self._targets) >= _MAX_TARGETS:
+                self._targets.clear()
+            self._targets[path] = target
+        return target
 
-    def _read(self, request: Request, parts: list[str]) -> Response:
-        answer = self._reader(parts)
-        if answer is None:
-            return refusal(404, f"there is nothing at '{request.path[:200]}'")
-        if request.method not in ("GET", "HEAD"):
-            return _not_allowed(request, "GET, HEAD")
-        return answer()
+    # --- inference
 
-    def _reader(self, parts: list[str]) -> Callable[[], Response] | None:
-        answer: Callable[[], Response] | None = None
-        match parts:
-            case ["v2"]:
-                answer = self._server_metadata
-            case ["v2", "health", "live"]:
-                answer = partial(_json, {"live": True})
-            case ["v2", "health", "ready"]:
-                answer = partial(self._ready, {"ready": True})
-            case ["v2", "models", name]:
-                answer = partial(self._model_metadata, name, "")
-            case ["v2", "models", name, "versions", version]:
-                answer = partial(self._model_metadata, name, version)
-            case ["v2", "models", name, "ready"]:
-                answer = partial(self._model_ready, name, "")
-            case ["v2", "models", name, "versions", version, "ready"]:
-                answer = partial(self._model_ready, name, version)
-            case ["metrics"]:
-                answer = self._metrics
-        return answer
+    def _infer(self, request: Request, target: tuple[str, str], answer: Answer) -> Cancel:
+        entry = self._api.entry(*target)
+        if entry.decoupled:
+            raise RequestError(
+                Kind.UNSUPPORTED,
+                f"model '{entry.name}' is decoupled: it may give any number of answers, use generate_stream or gRPC",
+            )
+        headers = request.headers
+        parsed = rest.parse(
+            self._body(request), headers.get(b"inference-header-content-length"), entry.metadata, self._memory
+        )
+        self._for_client(request, parsed)
 
-    def _server_metadata(self) -> Response:
-        return _json(self._service.server_metadata())
+        def done(result: InferResponse | RequestError) -> None:
+            self._finish(request, self._answer(request, entry, parsed, result), answer)
 
-    def _model_metadata(self, name: str, version: str) -> Response:
-        return _json(self._service.model_metadata(name, version))
+        return self._api.submit(entry, parsed, done).cancel
 
-    def _metrics(self) -> Response:
-        return Response(200, (self._service.metrics(),), content_type=metrics.CONTENT_TYPE)
-
-    def _ready(self, answer: dict[str, object]) -> Response:
-        if self._service.is_ready():
-            return _json(answer)
-        return refusal(503, f"not ready: {self._service.state}")
-
-    def _model_ready(self, name: str, version: str) -> Response:
-        self._service.check_name(name, version)
-        return self._ready({"name": name, "ready": True})
-
-    async def _infer(self, request: Request, name: str, version: str) -> Response:
-        if request.method != "POST":
-            return _not_allowed(request, "POST")
-        model = self._service.model(name, version)
-        body = _decoded(request, self._max_body_bytes)
-        parsed = rest.parse(body, request.headers.get("inference-header-content-length"))
-        response = await self._service.infer(model, parsed)
-        buffers, head_length = rest.render(response, parsed)
+    def _answer(
+        self, request: Request, entry: Entry, parsed: InferRequest, result: InferResponse | RequestError
+    ) -> Response:
+        if isinstance(result, RequestError):
+            return self._refusal(request, result)
+        try:
+            buffers, head_length = render(result, parsed, entry, self._memory)
+        except Exception as error:
+            return self._refusal(request, error)
         if head_length is None:
             return Response(200, buffers)
         header = ("inference-header-content-length", str(head_length))
-        return Response(200, buffers, content_type="application/octet-stream", headers=(header,))
+        return Response(200, buffers, "application/octet-stream", (header,))
+
+    def _body(self, request: Request) -> bytes | memoryview:
+        coding = request.headers.get(b"content-encoding")
+        return request.body if coding is None else codings.decoded(request.body, coding, self._options.max_body_bytes)
+
+    def _for_client(self, request: Request, parsed: InferRequest) -> None:
+        """What the headers say about a request: whose it is and how long the client will wait."""
+        headers, options = request.headers, self._options
+        if (tenant := headers.get(options.tenant_header)) is not None:
+            parsed.tenant = tenant.decode("latin-1")
+        if (timeout := headers.get(options.timeout_header)) is not None:
+            if not (timeout.isdigit() and int(timeout[:16]) > 0):
+                raise invalid(f"the header {options.timeout_header.decode()} must be a number of milliseconds > 0")
+            timeout_s = int(timeout[:16]) / 1e3
+            parsed.timeout_s = timeout_s if parsed.timeout_s is None else min(timeout_s, parsed.timeout_s)
+
+    # --- all the others
+
+    def _page(self, request: Request, answer: Answer) -> Cancel | None:
+        found = self._pages.find(request.path)
+        if found is None:
+            self._finish(request, refusal(404, f"there is nothing at '{request.path[:200]}'"), answer)
+            return None
+        methods, names = found
+        page = methods.get("GET" if request.method == "HEAD" else request.method)
+        if page is None:
+            self._finish(request, _not_allowed(request, methods), answer)
+            return None
+        plain = Request(request.method, request.path, request.headers, self._body(request), request.keep_alive)
+        result = page(plain, *names)
+        if isinstance(result, Response):
+            self._finish(request, result, answer)
+            return None
+        task = asyncio.get_running_loop().create_task(self._wait(request, result, answer))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task.cancel
+
+    async def _wait(self, request: Request, result: Awaitable[Response], answer: Answer) -> None:
+        try:
+            response = await result
+        except Exception as error:
+            response = self._refusal(request, error)
+        self._finish(request, response, answer)
+
+    # --- answers
+
+    def _refusal(self, request: Request, error: Exception) -> Response:
+        if not isinstance(error, RequestError):
+            log.error(
+                "a request failed in the server itself", exc_info=error, extra={"f": {"path": request.path[:200]}}
+            )
+            return refusal(500, "internal error; the server's log says more")
+        status = self._status[error.kind]
+        if error.retry_after_s is None:
+            return refusal(status, error.message)
+        return refusal(status, error.message, (("retry-after", str(max(1, math.ceil(error.retry_after_s)))),))
+
+    def _finish(self, request: Request, response: Response, answer: Answer) -> None:
+        """Add what the headers of the request ask for, and hand the answer over."""
+        headers, options = request.headers, self._options
+        if (request_id := headers.get(options.request_id_header)) is not None:
+            response.headers += ((options.request_id_header.decode(), request_id.decode("latin-1")),)
+        if (form := headers.get(load_report.REQUEST_HEADER)) is not None:
+            report = load_report.rendered(form, self._api.load_report())
+            if report is not None:
+                response.headers += ((load_report.RESPONSE_HEADER, report),)
+        if b"accept-encoding" in headers and options.compress_above_bytes is not None:
+            self._compress(headers[b"accept-encoding"], response, options.compress_above_bytes)
+        answer(response)
+
+    def _compress(self, header: bytes, response: Response, above_bytes: int) -> None:
+        if response.stream is not None or sum(map(len, response.body)) <= above_bytes:
+            return
+        coding = codings.accepted(header)
+        if coding is not None:
+            response.body = (codings.encoded(response.body, coding),)
+            response.headers += (("content-encoding", coding), ("vary", "accept-encoding"))
 
 
-def _json(answer: object) -> Response:
-    return Response(200, (orjson.dumps(answer),))
-
-
-def _not_allowed(request: Request, allowed: str) -> Response:
-    answer = refusal(405, f"{request.method} is not allowed here, use {allowed}")
-    return Response(405, answer.body, headers=(("allow", allowed),))
-
-
-def _decoded(request: Request, limit: int) -> bytes:
-    """The body without its Content-Encoding; never grows above `limit` bytes."""
-    coding = request.headers.get("content-encoding", "identity").lower()
-    if coding == "identity":
-        return request.body
-    if coding not in _CODINGS:
-        raise invalid(f"Content-Encoding '{coding[:40]}' is not understood, use gzip, deflate or none")
-    inflater = zlib.decompressobj(_CODINGS[coding])
-    try:
-        body = inflater.decompress(request.body, limit)
-    except zlib.error as exc:
-        raise invalid(f"the body is not valid {coding}: {exc}") from None
-    if inflater.unconsumed_tail:
-        raise RequestError(Kind.TOO_LARGE, f"the request body is larger than {limit} bytes")
-    if not inflater.eof:
-        raise invalid(f"the {coding} body is cut short")
-    return body
+def _not_allowed(request: Request, methods: Mapping[str, object]) -> Response:
+    allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
+    return refusal(405, f"{request.method} is not allowed here, use {allowed}", (("allow", allowed),))

@@ -1,16 +1,18 @@
 """HTTP/1.1 requests and responses as values, and what makes a head acceptable. Pure.
 
-llhttp refuses bad framing before anything gets here; `problem` names what it lets pass.
+llhttp refuses bad framing before anything gets here; `Head.problem` names what it lets pass.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from slipway_runtime.tensors import Buffer
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+MAX_FIELDS = 100
+MAX_HEAD_BYTES = 32 * 1024
 
 
 @dataclass(slots=True)
@@ -19,60 +21,91 @@ class Request:
 
     method: str
     path: str
-    headers: dict[str, str]
-    body: bytes
+    headers: dict[bytes, bytes]
+    body: bytes | memoryview
     keep_alive: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
+    """`stream` in place of `body`: sent piece by piece as it comes, and closed if the client goes away."""
+
     status: int
     body: Sequence[Buffer] = ()
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    stream: AsyncIterator[bytes] | None = None
 
 
-def refusal(status: int, message: str) -> Response:
-    return Response(status, (json.dumps({"error": message}).encode(),))
+Answer = Callable[[Response], None]
+Cancel = Callable[[], object]
+Handler = Callable[[Request, Answer], Cancel | None]
+"""Begins to answer: calls `Answer` once, from within or later, unless what it returned was called before."""
 
 
-def problem(version: str, url: bytes, fields: list[tuple[bytes, bytes]]) -> str | None:
-    """What llhttp lets pass although it is not a request we may answer."""
-    hosts = sum(name == b"host" for name, _ in fields)
-    if hosts > 1 or (hosts == 0 and version != "1.0"):
-        return "a request must have exactly one Host header"
-    if version not in ("1.0", "1.1"):
-        return f"HTTP version {version} is not served here"
-    if version == "1.0" and any(name == b"transfer-encoding" for name, _ in fields):
-        return "Transfer-Encoding is not allowed in HTTP/1.0"
-    if not url:
-        return "the request line has no URL"
-    return None
+def refusal(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    return Response(status, (json.dumps({"error": message}).encode(),), headers=headers)
+
+
+@dataclass(slots=True)
+class Head:
+    """What is known of the request that is arriving."""
+
+    url: bytes = b""
+    fields: dict[bytes, bytes] = field(default_factory=dict)
+    count: int = 0
+    size_bytes: int = 0
+    hosts: int = 0
+    pending_bytes: int = 0
+    """Fed while the head stayed unfinished: what the parser may be holding."""
+    complete: bool = False
+
+    def joined(self, name: bytes, value: bytes) -> bytes:
+        """A field that was there before, with one more value."""
+        self.hosts += name == b"host"
+        return b"%s, %s" % (self.fields[name], value)
+
+    def problem(self, version: str) -> str | None:
+        """What llhttp lets pass although it is not a request we may answer."""
+        if self.hosts or (b"host" not in self.fields and version != "1.0"):
+            return "a request must have exactly one Host header"
+        if version not in ("1.1", "1.0"):
+            return f"HTTP version {version} is not served here"
+        if version == "1.0" and b"transfer-encoding" in self.fields:
+            return "Transfer-Encoding is not allowed in HTTP/1.0"
+        if not self.url:
+            return "the request line has no URL"
+        return None
 
 
 def path_of(url: bytes) -> str:
-    """The path of a URL as sent, in origin or absolute form, without its query."""
+    """As sent, in origin or absolute form, without its query."""
     text = url.decode("latin-1")
     if not text.startswith("/") and "://" in text:
         text = "/" + text.partition("://")[2].partition("/")[2]
     return text.partition("?")[0]
 
 
-def joined(fields: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in fields:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+def head_before_length(status: int, content_type: str, date: bytes, *, keep_alive: bool) -> bytes:
+    """The status line and the headers that are the same for many answers of one second."""
+    return b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ndate: %s\r\nconnection: %s\r\n" % (
+        status,
+        _REASONS[status],
+        content_type.encode(),
+        date,
+        b"keep-alive" if keep_alive else b"close",
+    )
 
 
-def head_of(response: Response, date: bytes, *, keep_alive: bool) -> bytes:
-    """The status line and the headers, up to and including the empty line."""
-    size = sum(len(buffer) for buffer in response.body)
-    lines = [
-        b"HTTP/1.1 %d %s\r\ncontent-length: %d\r\ncontent-type: %s\r\ndate: %s\r\n"
-        % (response.status, _REASONS[response.status], size, response.content_type.encode(), date)
-    ]
-    lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in response.headers]
-    lines.append(b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
-    return b"".join(lines)
+def head_from_length(response: Response, *, keep_alive: bool) -> bytes:
+    """The rest of the head, up to and including the empty line."""
+    if response.stream is None:
+        size = 0
+        for buffer in response.body:
+            size += len(buffer)
+        head = b"content-length: %d\r\n" % size
+    else:
+        head = b"transfer-encoding: chunked\r\n" if keep_alive else b"cache-control: no-cache\r\n"
+    for name, value in response.headers:
+        head += f"{name}: {value}\r\n".encode("latin-1")
+    return head + b"\r\n"

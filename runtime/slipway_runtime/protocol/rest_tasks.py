@@ -1,0 +1,122 @@
+"""REST routes that run a model and need more than one step: `generate`, `generate_stream` and V1's `:predict`."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.protocol import generate, v1
+from slipway_runtime.protocol.api import Api, Entry, close
+from slipway_runtime.protocol.rest_answers import dumps
+from slipway_runtime.protocol.rest_pages import Pages
+from slipway_runtime.tensors import InferRequest, InferResponse
+from slipway_runtime.wire.http1_messages import Request, Response
+
+log = logging.getLogger("slipway.rest")
+
+
+class Tasks:
+    """`for_client` puts what the headers say into a request."""
+
+    def __init__(self, api: Api, for_client: Callable[[Request, InferRequest], None]) -> None:
+        self._api = api
+        self._for_client = for_client
+
+    def add_to(self, pages: Pages) -> None:
+        for model in ("v2/models/*", "v2/models/*/versions/*"):
+            pages.add("POST", f"{model}/generate", self._generate)
+            pages.add("POST", f"{model}/generate_stream", self._generate_stream)
+        pages.add("POST", "v1/models/*", self._v1)
+        pages.add("POST", "v1/models/*/versions/*", self._v1)
+
+    async def _v1(self, request: Request, name: str, version: str = "") -> Response:
+        # The verb stands behind the last name of the path.
+        last, _, verb = (version or name).rpartition(":")
+        if verb != "predict" or not last:
+            raise RequestError(Kind.NOT_FOUND, f"there is nothing at '{request.path[:200]}', V1 serves ':predict'")
+        entry = self._api.entry(*((name, last) if version else (last, "")))
+        parsed, form = v1.parse(request.body, entry.metadata)
+        self._for_client(request, parsed)
+        return Response(200, (v1.render(await self._single(entry, parsed), form),))
+
+    async def _generate(self, request: Request, name: str, version: str = "") -> Response:
+        entry = self._api.entry(name, version)
+        parsed = generate.parse(request.body, entry.metadata)
+        self._for_client(request, parsed)
+        return Response(200, (generate.render(await self._single(entry, parsed)),))
+
+    async def _generate_stream(self, request: Request, name: str, version: str = "") -> Response:
+        """What goes wrong before the first answer has a status of its own; after it, it is the last event."""
+        entry = self._api.entry(name, version)
+        parsed = generate.parse(request.body, entry.metadata)
+        self._for_client(request, parsed)
+        responses = self._api.stream(entry, parsed)
+        first = await anext(responses, None)
+        return Response(200, content_type="text/event-stream", stream=_Events(first, responses))
+
+    async def _single(self, entry: Entry, parsed: InferRequest) -> InferResponse:
+        """The one answer there is."""
+        if not entry.decoupled:
+            return await submitted(self._api, entry, parsed)
+        responses = self._api.stream(entry, parsed)
+        try:
+            every = [response async for response in responses]
+        finally:
+            await close(responses)
+        if len(every) != 1:
+            raise RequestError(
+                Kind.INVALID,
+                f"model '{entry.name}' gave {len(every)} answers where exactly one is expected, use generate_stream",
+            )
+        return every[0]
+
+
+async def submitted(api: Api, entry: Entry, request: InferRequest) -> InferResponse:
+    """Wait for one answer. Cancelling cancels the request."""
+    future: asyncio.Future[InferResponse | RequestError] = asyncio.get_running_loop().create_future()
+
+    def done(result: InferResponse | RequestError) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    ticket = api.submit(entry, request, done)
+    try:
+        result = await future
+    except asyncio.CancelledError:
+        ticket.cancel()
+        raise
+    if isinstance(result, RequestError):
+        raise result
+    return result
+
+
+class _Events:
+    """Server-sent events. Not a generator: closing one that was never started would not close what is behind it."""
+
+    def __init__(self, first: InferResponse | None, responses: AsyncIterator[InferResponse]) -> None:
+        self._first = first
+        self._responses = responses
+        self._over = first is None
+
+    def __aiter__(self) -> "_Events":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            first, self._first = self._first, None
+            return generate.event(generate.render(first if first is not None else await anext(self._responses)))
+        except RequestError as error:
+            message = error.message
+        except Exception as error:
+            if isinstance(error, StopAsyncIteration):
+                raise
+            log.exception("a stream failed in the server itself")
+            message = "internal error; the server's log says more"
+        self._over = True
+        return generate.event(dumps({"error": message}))
+
+    async def aclose(self) -> None:
+        self._over = True
+        await close(self._responses)

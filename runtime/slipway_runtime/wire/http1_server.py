@@ -1,0 +1,138 @@
+"""The sockets HTTP/1.1 listens on, the connections that came from them, and what all of them share."""
+
+import asyncio
+import email.utils
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from slipway_runtime.wire.http1 import Connection
+from slipway_runtime.wire.http1_messages import (
+    Handler,
+    Response,
+    head_before_length,
+    head_from_length,
+    path_of,
+)
+
+BACKLOG = 2048
+_MOST_PATHS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`held_bytes`: of all bodies that have been announced or have arrived and are not answered."""
+
+    body_bytes: int
+    held_bytes: int
+    connections: int
+    idle_timeout_s: float
+
+
+class HttpServer:
+    """`http2` makes the protocol for a connection that turns out to speak it; None refuses it as bad HTTP/1.1."""
+
+    def __init__(self, handler: Handler, limits: Limits, http2: Callable[[], asyncio.Protocol] | None = None) -> None:
+        self.handler = handler
+        self.http2 = http2
+        self.max_body_bytes = limits.body_bytes
+        self.idle_timeout_s = limits.idle_timeout_s
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.clock = time.monotonic
+        self._limits = limits
+        self._held_bytes = 0
+        self.now_s = 0.0
+        """The time as of the last sweep: good enough for time-outs, and free."""
+        self._date = b""
+        self._heads: dict[tuple[int, str, bool], bytes] = {}
+        self._paths: dict[bytes, str] = {}
+        self._listeners: list[asyncio.Server] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+
+    async def listen(self, host: str, port: int) -> int:
+        """On one more port; returns it. Raises OSError when the address cannot be had."""
+        listener = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=_bound(host, port))
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
+
+    def is_busy(self) -> bool:
+        return any(connection.is_busy() for connection in self.connections)
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether there is room for one more."""
+        self.connections.add(connection)
+        if self._sweeper is None:
+            self._sweep()
+        return len(self.connections) <= self._limits.connections
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    def hold(self, count: int) -> bool:
+        """Reserve bytes, or give them back; whether they can be had."""
+        if count > 0 and self._held_bytes + count > self._limits.held_bytes:
+            return False
+        self._held_bytes += count
+        return True
+
+    async def close(self) -> None:
+        """Listen no more and close every connection; returns when all that was written has been sent."""
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self.connections):
+            connection.close()
+        if self.connections:
+            self._empty.clear()
+            await self._empty.wait()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def path_of(self, url: bytes) -> str:
+        """Remembered, because clients ask for the same again and again."""
+        path = self._paths.get(url)
+        if path is None:
+            path = path_of(url)
+            if len(url) < 256:
+                if len(self._paths) >= _MOST_PATHS:
+                    self._paths.clear()
+                self._paths[url] = path
+        return path
+
+    def head_of(self, response: Response, *, keep_alive: bool) -> bytes:
+        key = (response.status, response.content_type, keep_alive)
+        before = self._heads.get(key)
+        if before is None:
+            before = self._heads[key] = head_before_length(
+                response.status, response.content_type, self._date, keep_alive=keep_alive
+            )
+        return before + head_from_length(response, keep_alive=keep_alive)
+
+    def _look_at_the_clock(self) -> None:
+        self.now_s = self.clock()
+        self._date = email.utils.formatdate(time.time(), usegmt=True).encode()
+        self._heads.clear()
+
+    def _sweep(self) -> None:
+        """One timer for all connections, and none without: a time-out may come a quarter late."""
+        self._sweeper = None
+        self._look_at_the_clock()
+        for connection in [c for c in self.connections if 0 < c.expires_s <= self.now_s]:
+            connection.expire()
+        if self.connections:
+            after_s = min(1.0, self.idle_timeout_s / 4)
+            self._sweeper = asyncio.get_running_loop().call_later(after_s, self._sweep)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A listening socket; no host = every address, IPv4 and IPv6 on one port where the machine has both."""
+    if host:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    return socket.create_server(("", port), backlog=BACKLOG)
