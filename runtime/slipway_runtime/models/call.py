@@ -38,6 +38,10 @@ class WithControls:
     def stream(self, call: Call) -> Iterator[Rows]:
         return self._runner.stream(self._with(call))
 
+    def forget(self, sequence: Parameter) -> None:
+        if forget := getattr(self._runner, "forget", None):
+            forget(sequence)
+
     def close(self) -> None:
         self._runner.close()
 
