@@ -25,7 +25,16 @@ METADATA = Metadata("p", (TensorSpec("x", "FP32", (-1, 2)), TensorSpec("t", "BYT
 RAW = Metadata("p", (TensorSpec("x", "INT16", (-1, 2)),), (), max_batch=4)
 TOKENS = [
     *(b"null", b"[", b"]", b"{", b"}", b"-1", b"1e999", b"NaN", b"Infinity", b"9999999999999999999999", b"true", b'""'),
-    *(b'"BYTES"', b'"BF16"', b'"BOOL"', b'"UINT64"', b'"shared_memory_region"', b'"binary_data_size":', b"[0]", b"\xff"),
+    *(
+        b'"BYTES"',
+        b'"BF16"',
+        b'"BOOL"',
+        b'"UINT64"',
+        b'"shared_memory_region"',
+        b'"binary_data_size":',
+        b"[0]",
+        b"\xff",
+    ),
     *(b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f", b"0.5", b",", b":", b'"', b"2147483648"),
 ]
 

@@ -232,14 +232,23 @@ def test_a_wrong_input_is_refused_with_a_sentence(change: dict[str, Any], senten
         pytest.param(body_of(X), "10000", "must be a number up to", id="header beyond the body"),
         pytest.param(body_of(X), "0", "exactly one input, this one has 0", id="raw binary without a model"),
         pytest.param(
-            body_of(X, outputs=[{"name": "y"}, {"name": "y"}]), None, "asked for twice, got ['y', 'y']", id="output twice"
+            body_of(X, outputs=[{"name": "y"}, {"name": "y"}]),
+            None,
+            "asked for twice, got ['y', 'y']",
+            id="output twice",
         ),
-        pytest.param(body_of(X, parameters={"priority": -1}), None, "'priority' must be an integer >= 0", id="priority"),
-        pytest.param(body_of(X, parameters={"priority": "1"}), None, "'priority' must be an integer", id="priority text"),
+        pytest.param(
+            body_of(X, parameters={"priority": -1}), None, "'priority' must be an integer >= 0", id="priority"
+        ),
+        pytest.param(
+            body_of(X, parameters={"priority": "1"}), None, "'priority' must be an integer", id="priority text"
+        ),
         pytest.param(body_of(X, parameters={"timeout": True}), None, "'timeout' must be an integer", id="timeout"),
         pytest.param(body_of(X, parameters={"sequence_end": 1}), None, "'sequence_end' must be true", id="sequence"),
         pytest.param(body_of(X, parameters={"triton_x": 1}), None, "'triton_x' is reserved", id="reserved"),
-        pytest.param(body_of(X, parameters={"x": [1]}), None, "'x' must be a string, a number", id="a list as parameter"),
+        pytest.param(
+            body_of(X, parameters={"x": [1]}), None, "'x' must be a string, a number", id="a list as parameter"
+        ),
         pytest.param(body_of(X, parameters=[1]), None, "request.parameters must be a JSON object", id="parameters"),
         pytest.param(b'{"inputs":[NaN' + b"[" * 100_000, None, "failed to parse", id="deep with NaN"),
         pytest.param(body_of(X) + b"abc", str(len(body_of(X))), "3 bytes belong to no input", id="bytes too many"),

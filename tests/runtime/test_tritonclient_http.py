@@ -88,7 +88,7 @@ async def test_models_are_listed_loaded_and_unloaded(site: Site, client: Any) ->
 
 
 @pytest.mark.parametrize("binary", [True, False])
-async def test_infer_gives_sum_and_difference_with_the_id(client: Any, binary: bool) -> None:  # noqa: FBT001
+async def test_infer_gives_sum_and_difference_with_the_id(client: Any, binary: bool) -> None:
     outputs = [sync_client.InferRequestedOutput(f"OUTPUT{index}", binary_data=binary) for index in range(2)]
     result = await client.infer("simple", simple(binary=binary), request_id="7", outputs=outputs)
     assert (result.as_numpy("OUTPUT0") == A + B).all()
@@ -127,7 +127,7 @@ async def test_compressed_requests_and_answers(client: Any, coding: str) -> None
         pytest.param("BYTES", np.array([b"", b"two", "ümlaut".encode()], object), id="BYTES"),
     ],
 )
-async def test_every_datatype_comes_back(client: Any, datatype: str, data: Any, binary: bool) -> None:  # noqa: FBT001
+async def test_every_datatype_comes_back(client: Any, datatype: str, data: Any, binary: bool) -> None:
     binary = binary or datatype == "FP16"  # which has no form in JSON
     outputs = [sync_client.InferRequestedOutput("OUTPUT0", binary_data=binary)]
     inputs = [tensor("INPUT0", data, datatype, binary=binary)]
@@ -160,7 +160,7 @@ async def test_parameters_and_headers_reach_the_request(site: Site, client: Any)
 
 
 @pytest.mark.parametrize("binary", [True, False])
-async def test_the_top_classes_with_their_labels(client: Any, binary: bool) -> None:  # noqa: FBT001
+async def test_the_top_classes_with_their_labels(client: Any, binary: bool) -> None:
     scores = np.array([[0.1, 0.7, 0.2], [3, 1, 2]], np.float32)
     outputs = [sync_client.InferRequestedOutput("SCORES", binary_data=binary, class_count=2)]
     result = await client.infer("classes", [tensor("IN", scores, "FP32")], outputs=outputs)
