@@ -28,6 +28,16 @@ venv: $(VENV)/done ## the development environment; prints where it is
 	@echo $(VENV)
 
 LOCK := $(UV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+# What bench-runtime compares with: pinned, without hashes, as nothing of it is shipped.
+PINS := $(UV)/bin/uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_35 --no-emit-index-url --no-header --no-annotate --quiet -c locks/torch.txt
+PEERS := triton kserve mlserver litserve fastapi mosec ray
+PEER_triton := nvidia-pytriton
+PEER_kserve := kserve
+PEER_mlserver := mlserver
+PEER_litserve := litserve
+PEER_fastapi := fastapi uvicorn[standard]
+PEER_mosec := mosec
+PEER_ray := ray[serve]
 lock: $(UV)/done ## resolve the locked versions anew
 	@echo 'torch>=2.10' | $(LOCK) - -o locks/torch.txt
 	@$(LOCK) pyproject.toml --extra dev -c locks/torch.txt -o locks/dev.txt
@@ -78,4 +88,10 @@ N ?= 300
 bench-control: $(VENV)/done ## the operator under N services
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.control --services $(N)
 
-.PHONY: generate format check up down demo e2e test test-full bench-control
+ROUNDS ?= 3
+SECONDS ?= 3
+ONLY ?=
+bench-runtime: $(VENV)/done ## the model server beside its peers; ONLY="tiny json c8 triton slipway" picks some
+	@UV=$(UV)/bin/uv PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.runtime --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
+
+.PHONY: generate format check up down demo e2e test test-full bench-control bench-runtime

@@ -23,15 +23,13 @@ NODE = {
 IMAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "ca-certificates": "/etc/ssl/certs/ca-certificates.crt"}
 
 
-def require(packages: dict[str, str]) -> None:
+def require(packages: dict[str, str], needed_by: str = "the local cluster") -> None:
     """Install what is missing of `packages`, a table of names and a program or file of each."""
     missing = [name for name, sign in packages.items() if not (shutil.which(sign) or Path(sign).exists())]
     if not missing:
         return
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        raise ClusterError(
-            f"the local cluster needs {', '.join(missing)}: install them (as root, on Debian, this does it)"
-        )
+        raise ClusterError(f"{needed_by} needs {', '.join(missing)}: install them (as root, on Debian, this does it)")
     say(f"missing Debian packages: {' '.join(missing)}")
     log, env = cache() / "log" / "apt.log", {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with step("installing them by apt-get"):

@@ -1,62 +1,134 @@
-"""What happened, as numbers: plain integers that requests add to, text only when somebody scrapes.
+"""What /metrics says: text made from plain integers when somebody scrapes, so that requests never pay for it.
 
-The names are Triton's, exactly. prometheus_client would end counters with `_total`, so those lines are
-written here; it writes the process's own metrics.
+The names are Triton's where Triton has one, and slipway_runtime_* where it has none. prometheus_client would end
+Triton's counters with `_total`, so those lines are written here; it writes the process's own metrics.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-# Triton's reasons for a failed request.
-REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+from slipway_runtime.engine.endpoint import Endpoint
+from slipway_runtime.engine.stats import Stats
+from slipway_runtime.gpus import Gpu
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counts since the start; durations are summed nanoseconds. `inferences` counts each row of a batch."""
-
-    success: int = 0
-    failure: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
-    inferences: int = 0
-    executions: int = 0
-    request_ns: int = 0
-    queue_ns: int = 0
-    compute_ns: int = 0
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+Sample = tuple[Mapping[str, object], float]
+Family = tuple[str, str, str, list[Sample]]
+"""Name, type, help, samples."""
 
 
 class Exposition:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self.ready = Gauge("slipway_runtime_ready", "1 while new requests are wanted.", registry=self._registry)
-        self.load_seconds = Gauge(
-            "slipway_runtime_load_seconds", "From the start of loading to ready.", registry=self._registry
-        )
+        self.ready = False
+        self.load_seconds: dict[str, float] = {}
 
-    def render(self, stats: Stats, model: str, waiting: int) -> bytes:
-        labels = f'model="{_escaped(model)}",version="1"'
+    def render(self, endpoints: Sequence[Endpoint], gpus: Sequence[Gpu]) -> bytes:
         lines: list[str] = []
-        failures = [(f'{labels},reason="{reason}"', count) for reason, count in stats.failure.items()]
         for name, kind, about, samples in (
-            ("nv_inference_request_success", "counter", "Successful requests", [(labels, stats.success)]),
-            ("nv_inference_request_failure", "counter", "Failed requests", failures),
-            ("nv_inference_count", "counter", "Inferences, each row of a batch is one", [(labels, stats.inferences)]),
-            ("nv_inference_exec_count", "counter", "Executions of the model", [(labels, stats.executions)]),
-            ("nv_inference_pending_request_count", "gauge", "Requests waiting for the model", [(labels, waiting)]),
-            ("nv_inference_request_duration_us", "counter", "Time in requests", [(labels, stats.request_ns // 1000)]),
-            ("nv_inference_queue_duration_us", "counter", "Time in the queue", [(labels, stats.queue_ns // 1000)]),
-            (
-                "nv_inference_compute_infer_duration_us",
-                "counter",
-                "Time in the model",
-                [(labels, stats.compute_ns // 1000)],
-            ),
+            *self._own(),
+            *_counters(endpoints),
+            *_of_queues(endpoints),
+            *_of_gpus(gpus),
         ):
-            lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-            lines += [f"{name}{{{label}}} {value}" for label, value in samples]
+            if samples:
+                lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+                lines += [f"{name}{_text(labels)} {value:.15g}" for labels, value in samples]
+        lines += _batch_histogram(endpoints)
         return ("\n".join(lines) + "\n").encode() + generate_latest(self._registry)
+
+    def _own(self) -> Iterator[Family]:
+        loads: list[Sample] = [({"model": model}, seconds) for model, seconds in self.load_seconds.items()]
+        yield "slipway_runtime_ready", "gauge", "1 while new requests are wanted", [({}, float(self.ready))]
+        yield "slipway_runtime_load_seconds", "gauge", "From the start of loading to ready", loads
+
+
+_COUNTERS: tuple[tuple[str, str, Callable[[Stats], int]], ...] = (
+    ("nv_inference_request_success", "Successful requests", lambda s: s.success),
+    ("nv_inference_count", "Inferences, each row of a batch is one", lambda s: s.inferences),
+    ("nv_inference_exec_count", "Executions of the model", lambda s: s.executions),
+    ("nv_inference_request_duration_us", "Time in successful requests", lambda s: s.request_ns // 1000),
+    ("nv_inference_queue_duration_us", "Time in the queue", lambda s: s.queue_ns // 1000),
+    ("nv_inference_compute_input_duration_us", "Time to fill the batch", lambda s: s.input_ns // 1000),
+    ("nv_inference_compute_infer_duration_us", "Time in the model", lambda s: s.infer_ns // 1000),
+    ("nv_inference_compute_output_duration_us", "Time to take the batch apart", lambda s: s.output_ns // 1000),
+    ("slipway_runtime_stream_responses", "Answers of streams", lambda s: s.responses),
+)
+_OF_CACHES: tuple[tuple[str, str, Callable[[Stats], int]], ...] = (
+    ("nv_cache_num_hits_per_model", "Requests answered from the cache", lambda s: s.cache_hits),
+    ("nv_cache_num_misses_per_model", "Requests that were not in the cache", lambda s: s.cache_misses),
+)
+
+
+def _counters(endpoints: Sequence[Endpoint]) -> Iterator[Family]:
+    for name, about, value in _COUNTERS:
+        yield name, "counter", about, [(_of(endpoint), value(endpoint.stats)) for endpoint in endpoints]
+    failures = [
+        ({**_of(endpoint), "reason": reason}, count)
+        for endpoint in endpoints
+        for reason, count in endpoint.stats.failure.items()
+    ]
+    yield "nv_inference_request_failure", "counter", "Failed requests", [(dict(key), value) for key, value in failures]
+    cached = [endpoint for endpoint in endpoints if endpoint.cache is not None]
+    for name, about, value in _OF_CACHES:
+        yield name, "counter", about, [(_of(endpoint), value(endpoint.stats)) for endpoint in cached]
+    cuts = [
+        ({**_of(endpoint), "reason": str(cut)}, float(count))
+        for endpoint in endpoints
+        for cut, count in endpoint.stats.cuts.items()
+    ]
+    yield "slipway_runtime_batch_cuts", "counter", "Batches by why they were not larger", [*cuts]
+
+
+def _of_queues(endpoints: Sequence[Endpoint]) -> Iterator[Family]:
+    waiting: list[Sample] = [(_of(endpoint), endpoint.waiting) for endpoint in endpoints]
+    yield "nv_inference_pending_request_count", "gauge", "Requests waiting for the model", waiting
+    queues: list[Sample] = [
+        ({**_of(endpoint), "priority": level, "tenant": tenant}, count)
+        for endpoint in endpoints
+        if endpoint.batcher is not None
+        for (level, tenant), count in endpoint.batcher.waiting_by_tenant().items()
+    ]
+    yield "slipway_runtime_queue_requests", "gauge", "Requests waiting, by priority and tenant", queues
+    running: list[Sample] = [(_of(endpoint), endpoint.in_flight - endpoint.waiting) for endpoint in endpoints]
+    yield "slipway_runtime_running_requests", "gauge", "Requests that the model has", running
+
+
+def _of_gpus(gpus: Sequence[Gpu]) -> Iterator[Family]:
+    for name, about, value in (
+        ("nv_gpu_utilization", "GPU utilization (0.0 - 1.0)", lambda gpu: gpu.utilization),
+        ("nv_gpu_memory_total_bytes", "GPU memory", lambda gpu: gpu.memory_total_bytes),
+        ("nv_gpu_memory_used_bytes", "GPU memory in use", lambda gpu: gpu.memory_used_bytes),
+        ("nv_gpu_power_usage", "GPU power in watts", lambda gpu: gpu.power_w),
+    ):
+        yield name, "gauge", about, [({"gpu_uuid": gpu.uuid}, value(gpu)) for gpu in gpus]
+
+
+def _batch_histogram(endpoints: Sequence[Endpoint]) -> list[str]:
+    name = "slipway_runtime_batch_rows"
+    lines = [f"# HELP {name} Rows of a batch", f"# TYPE {name} histogram"] if endpoints else []
+    for endpoint in endpoints:
+        labels, sizes = _of(endpoint), endpoint.stats.batches
+        for bound in BATCH_BUCKETS:
+            count = sum(size.executions for rows, size in sizes.items() if rows <= bound)
+            lines.append(f"{name}_bucket{_text({**labels, 'le': bound})} {count}")
+        count = sum(size.executions for size in sizes.values())
+        lines.append(f"{name}_bucket{_text({**labels, 'le': '+Inf'})} {count}")
+        lines.append(f"{name}_sum{_text(labels)} {sum(rows * size.executions for rows, size in sizes.items())}")
+        lines.append(f"{name}_count{_text(labels)} {count}")
+    return lines
+
+
+def _of(endpoint: Endpoint) -> dict[str, object]:
+    return {"model": endpoint.name, "version": endpoint.version}
+
+
+def _text(labels: Mapping[str, object]) -> str:
+    pairs = ",".join(f'{name}="{_escaped(str(value))}"' for name, value in labels.items())
+    return f"{{{pairs}}}" if pairs else ""
 
 
 def _escaped(value: str) -> str:

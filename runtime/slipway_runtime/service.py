@@ -1,24 +1,32 @@
-"""What the server answers, whichever protocol asks: states, metadata, inference. No sockets, no torch.
+"""The models of this server: which there are, in which state, loading and unloading them. No sockets, no torch.
 
-LOADING ──▶ READY ──▶ DRAINING        live in all of them; ready in READY only;
-   └──▶ FAILED (the process ends)     requests are answered in READY and DRAINING
+server   LOADING ──▶ READY ──▶ DRAINING     live in all of them; ready in READY, while every model that was
+            └──▶ FAILED (the process ends)  asked for at the start is; requests are answered in READY and DRAINING
+version  LOADING ──▶ READY ──▶ UNLOADING ──▶ UNAVAILABLE      Triton's words for the repository index
+            └──▶ UNAVAILABLE (why stands in its reason)
 """
 
+import asyncio
+import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from slipway_runtime import __version__
-from slipway_runtime.engine.executor import Executor
-from slipway_runtime.engine.signature import check_outputs, chosen, ordered_inputs
-from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.metrics import Exposition, Stats
-from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor, TensorSpec
+from slipway_runtime.engine.endpoint import Ask, Done, Endpoint, Load, Loaded, Options
+from slipway_runtime.engine.statistics import statistics
+from slipway_runtime.errors import Failure, Kind, RequestError, invalid
+from slipway_runtime.gpus import gpus
+from slipway_runtime.metrics import Exposition
+from slipway_runtime.switches import LogSettings, TraceSettings
+from slipway_runtime.tensors import InferRequest, InferResponse, Metadata
 
-VERSION = "1"  # one version of one model, for now
-_REASONS = {Kind.UNAVAILABLE: "REJECTED", Kind.DEADLINE: "REJECTED", Kind.INTERNAL: "BACKEND"}
+log = logging.getLogger("slipway.service")
+T = TypeVar("T")
+UNLOAD_S = 30.0
+"""For what runs and waits when a model is unloaded."""
 
 
 class State(StrEnum):
@@ -28,116 +36,298 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-class Model(Protocol):
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """One version as it comes from disk. `close` gives back what loading took, after its runners are closed."""
+
+    version: str
+    model: Loaded
+    options: Callable[[], Options]
+    config: dict[str, Any]
+    labels: Mapping[str, list[str]]
+    close: Callable[[], None]
+
+
+class Source(Protocol):
+    """Where models come from. All may block: they are called on a thread of their own."""
+
+    def initial(self) -> list[str]:
+        """Those to be loaded at the start. Raises Failure."""
+
+    def names(self) -> list[str]:
+        """All that could be loaded."""
+
+    def load(self, name: str, config: str | None) -> list[LoadedVersion]:
+        """The versions that the model's policy wants, warmed up. `config` (JSON) is taken for the one on disk.
+
+        Raises:
+            Failure: with the sentence that says why not.
+        """
+
+
+@dataclass(eq=False, slots=True)
+class Version:
+    """What the protocols call an entry: an endpoint with what is told of it."""
+
+    endpoint: Endpoint
+    config_json: dict[str, Any]
+    class_labels: Mapping[str, list[str]]
+    release: Callable[[], None]
+
     @property
-    def metadata(self) -> Metadata: ...
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+    def name(self) -> str:
+        return self.endpoint.name
+
+    @property
+    def version(self) -> str:
+        return self.endpoint.version
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.endpoint.metadata
+
+    @property
+    def decoupled(self) -> bool:
+        return self.endpoint.streams is not None
+
+    def labels(self, output: str) -> list[str] | None:
+        return self.class_labels.get(output)
+
+
+@dataclass(slots=True)
+class _Model:
+    versions: dict[str, Version] = field(default_factory=dict)
+    state: str = "LOADING"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """`explicit`: clients may load and unload."""
+
+    explicit: bool = False
+    tracing: bool = False
+    log_format: str = "json"
 
 
 class Service:
-    """One model behind one executor. `name` is what clients call it; empty until it is known."""
+    """Must be made inside a running event loop; all methods belong to it."""
 
-    def __init__(self, name: str, executor: Executor, timeout_s: float) -> None:
-        self.name = name
+    def __init__(self, source: Source, options: ServiceOptions) -> None:
+        self._source, self._explicit = source, options.explicit
+        self.trace_settings = TraceSettings(enabled=options.tracing)
+        self.log_settings = LogSettings(logging.getLogger(), options.log_format)
         self.state = State.LOADING
-        self.stats = Stats()
+        self.load_now = Load()
         self.exposition = Exposition()
-        self.in_flight = 0
-        self.last_asked_s = 0.0
-        self._executor = executor
-        self._timeout_s = timeout_s
-        self._model: Model | None = None
+        self._models: dict[str, _Model] = {}
+        self._ready: dict[tuple[str, str], Version] = {}
+        self._wanted: list[str] = []
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._changing: dict[str, asyncio.Lock] = {}
 
-    def set_ready(self, model: Model, load_s: float) -> None:
-        self._model = model
+    # --- the server's side
+
+    async def start(self) -> None:
+        """Load what the source wants; one that fails does not take the others down.
+
+        Raises:
+            Failure: why none could be loaded.
+        """
+        failures: list[Failure] = []
+        try:
+            self._wanted = await self._on_loader(self._source.initial)
+            for name in self._wanted:
+                failures += await self._try_to_load(name)
+        except Failure as failure:
+            failures.append(failure)
+        if failures and len(failures) >= len(self._wanted):
+            self.state = State.FAILED
+            raise failures[0]
         self.state = State.READY
-        self.exposition.load_seconds.set(load_s)
-        self.exposition.ready.set(1)
+        self.exposition.ready = self.is_ready()
+
+    async def _try_to_load(self, name: str) -> list[Failure]:
+        try:
+            await self._load(name, None)
+        except Failure as failure:
+            log.error("a model could not be loaded", extra={"f": {"model": name, "reason": str(failure)}})  # noqa: TRY400
+            return [failure]
+        return []
 
     def set_draining(self) -> None:
         self.state = State.DRAINING
-        self.exposition.ready.set(0)
+        self.exposition.ready = False
+
+    @property
+    def in_flight(self) -> int:
+        return self.load_now.in_flight
+
+    async def close(self) -> None:
+        for version in list(self._ready.values()):
+            await version.endpoint.close()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    # --- the protocols' side
 
     def is_ready(self) -> bool:
-        return self.state is State.READY
+        return self.state is State.READY and all(self._models[name].versions for name in self._wanted)
 
-    def check_name(self, name: str, version: str) -> None:
-        if name != self.name:
-            raise RequestError(Kind.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
-        if version not in ("", VERSION):
-            raise RequestError(Kind.NOT_FOUND, f"Request for unknown model: '{name}' version {version} is not found")
-
-    def model(self, name: str, version: str) -> Model:
-        """The model, if it is the one asked for and loaded.
+    def entry(self, name: str, version: str) -> Version:
+        """The version asked for; "" is the latest.
 
         Raises:
             RequestError: NOT_FOUND or UNAVAILABLE.
         """
-        self.check_name(name, version)
-        if self._model is None:
-            raise RequestError(Kind.UNAVAILABLE, f"model '{name}' is {self.state}, try again shortly")
-        return self._model
+        found = self._ready.get((name, version))
+        if found is None:
+            raise self._absent(name, version)
+        return found
 
-    def server_metadata(self) -> dict[str, Any]:
-        return {"name": "slipway-runtime", "version": __version__, "extensions": ["binary_tensor_data"]}
+    def model_ready(self, name: str, version: str) -> bool:
+        if name not in self._models:
+            raise self._absent(name, version)
+        if version and self._models[name].versions and version not in self._models[name].versions:
+            raise self._absent(name, version)
+        return self.state in (State.READY, State.DRAINING) and (name, version) in self._ready
 
-    def model_metadata(self, name: str, version: str) -> dict[str, Any]:
-        metadata = self.model(name, version).metadata
-        return {
-            "name": self.name,
-            "versions": [VERSION],
-            "platform": metadata.platform,
-            "inputs": [_tensor_metadata(spec) for spec in metadata.inputs],
-            "outputs": [_tensor_metadata(spec) for spec in metadata.outputs],
-        }
+    def versions(self, name: str) -> list[str]:
+        return sorted(self._models[name].versions, key=_number) if name in self._models else []
 
-    def metrics(self) -> bytes:
-        return self.exposition.render(self.stats, self.name, self._executor.waiting)
+    def submit(self, entry: Version, request: InferRequest, done: Done) -> Ask:
+        return entry.endpoint.submit(request, done)
 
-    async def infer(self, model: Model, request: InferRequest, timeout_s: float | None = None) -> InferResponse:
-        """Answer one request within the server's time limit and the client's, whichever is shorter.
+    def stream(self, entry: Version, request: InferRequest) -> AsyncIterator[InferResponse]:
+        return entry.endpoint.stream(request)
 
-        Cancelling takes the request out of the queue.
+    def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
+        if name:
+            found = [self.entry(name, version)] if version else [self.entry(name, v) for v in self.versions(name)]
+            if not found:
+                raise self._absent(name, version)
+        else:
+            found = self._all()
+        return [statistics(entry.endpoint) for entry in found]
+
+    def index(self, ready_only: bool) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for name in sorted({*self._models, *self._source.names()}):
+            model = self._models.get(name)
+            if model is not None and model.versions:
+                rows += [{"name": name, "version": v, "state": "READY", "reason": ""} for v in self.versions(name)]
+            elif not ready_only:
+                state, reason = (model.state, model.reason) if model is not None else ("UNAVAILABLE", "")
+                row = {"name": name, "version": "", "state": state, "reason": reason}
+                rows.append({key: value for key, value in row.items() if value or key in ("name", "reason")})
+        return rows
+
+    async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Load or reload; what serves now goes on until the new one is ready, and if that fails.
 
         Raises:
-            RequestError: of the kind that says whose fault it is.
+            RequestError: why it cannot be loaded.
         """
-        limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        with self._counted():
-            metadata = model.metadata
-            inputs = ordered_inputs(request, metadata, self.name)
-            if metadata.outputs:
-                check_outputs(request, [spec.name for spec in metadata.outputs], self.name)
-            timed = await self._executor.infer(lambda: model.run(inputs), limit_s)
-            check_outputs(request, [tensor.name for tensor in timed.value], self.name)
-            self.stats.queue_ns += timed.queue_ns
-            self.stats.compute_ns += timed.compute_ns
-            self.stats.executions += 1
-            self.stats.inferences += inputs[0].data.shape[0] if metadata.max_batch else 1
-            return InferResponse(self.name, VERSION, chosen(timed.value, request), request.id)
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        started_ns = time.perf_counter_ns()
-        reason = "CANCELED"  # what a cancelled request leaves behind
-        self.in_flight += 1
-        self.last_asked_s = time.monotonic()
+        self._check_control(f"load '{name}'")
+        config = parameters.get("config")
+        if name not in await self._on_loader(self._source.names):
+            raise invalid(f"failed to load '{name}', failed to poll from model repository: there is no such model")
         try:
-            yield
-            reason = ""
-        except RequestError as error:
-            reason = _REASONS.get(error.kind, "OTHER")
-            raise
-        finally:
-            self.in_flight -= 1
-            self.last_asked_s = time.monotonic()
-            if reason:
-                self.stats.failure[reason] += 1
-            else:
-                self.stats.success += 1
-                self.stats.request_ns += time.perf_counter_ns() - started_ns
+            await self._load(name, config)
+        except Failure as failure:
+            raise invalid(f"failed to load '{name}', {failure}") from failure
+
+    async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Take no more requests, finish what there is, give the memory back. Raises RequestError."""
+        self._check_control(f"unload '{name}'")
+        model = self._models.get(name)
+        if model is None:
+            raise invalid(f"failed to unload '{name}': there is no such model")
+        async with self._lock(name):
+            await self._retire(name, model.versions, "UNLOADING")
+            model.versions, model.state, model.reason = {}, "UNAVAILABLE", "unloaded"
+            self._wanted = [wanted for wanted in self._wanted if wanted != name]
+
+    def metrics(self) -> bytes:
+        self.exposition.ready = self.is_ready()
+        return self.exposition.render([entry.endpoint for entry in self._all()], gpus())
+
+    def load_report(self) -> dict[str, float]:
+        """For a load balancer that asks (ORCA): what waits and what runs."""
+        endpoints = [entry.endpoint for entry in self._all()]
+        waiting = sum(endpoint.waiting for endpoint in endpoints)
+        return {"queue_requests": float(waiting), "running_requests": float(self.in_flight - waiting)}
+
+    # --- ours
+
+    def _check_control(self, what: str) -> None:
+        if not self._explicit:
+            raise RequestError(
+                Kind.UNAVAILABLE,
+                f"failed to {what}: explicit model load / unload is not allowed; start the server with "
+                "--model-control explicit",
+            )
+
+    def _all(self) -> list[Version]:
+        return [entry for name in sorted(self._models) for entry in self._models[name].versions.values()]
+
+    def _absent(self, name: str, version: str) -> RequestError:
+        model = self._models.get(name)
+        if model is None or (version and model.versions):
+            suffix = f" version {version}" if version else ""
+            return RequestError(Kind.NOT_FOUND, f"Request for unknown model: '{name}'{suffix} is not found")
+        why = f": {model.reason}" if model.reason else ""
+        return RequestError(Kind.UNAVAILABLE, f"model '{name}' is {model.state.lower()}{why}, try again shortly")
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._changing.setdefault(name, asyncio.Lock())
+
+    async def _on_loader(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, work)
+
+    async def _load(self, name: str, config: str | None) -> None:
+        model = self._models.setdefault(name, _Model())
+        async with self._lock(name):
+            began_s = time.monotonic()
+            if not model.versions:
+                model.state, model.reason = "LOADING", ""
+            try:
+                loaded = await self._on_loader(lambda: self._source.load(name, config))
+            except Failure as failure:
+                if not model.versions:
+                    model.state, model.reason = "UNAVAILABLE", str(failure)
+                raise
+            before = model.versions
+            model.versions = {item.version: self._version(name, item) for item in loaded}
+            model.state, model.reason = "READY", ""
+            self._publish(name, model)
+            self.exposition.load_seconds[name] = time.monotonic() - began_s
+            await self._retire(name, before, "READY")
+
+    def _version(self, name: str, item: LoadedVersion) -> Version:
+        endpoint = Endpoint(name, item.version, item.model, item.options(), self.load_now)
+        return Version(endpoint, item.config, item.labels, item.close)
+
+    def _publish(self, name: str, model: _Model) -> None:
+        for key in [key for key in self._ready if key[0] == name]:
+            del self._ready[key]
+        for version, entry in model.versions.items():
+            self._ready[name, version] = entry
+        if model.versions:
+            self._ready[name, ""] = model.versions[max(model.versions, key=_number)]
+
+    async def _retire(self, name: str, versions: Mapping[str, Version], state: str) -> None:
+        """These get no more requests; those they have are finished."""
+        model = self._models[name]
+        model.state = state
+        for key in [key for key, entry in self._ready.items() if entry in versions.values()]:
+            del self._ready[key]
+        ends_s = time.monotonic() + UNLOAD_S
+        for entry in versions.values():
+            while entry.endpoint.in_flight and time.monotonic() < ends_s:  # noqa: ASYNC110 - no event per endpoint
+                await asyncio.sleep(0.01)
+            await entry.endpoint.close()
+            await self._on_loader(entry.release)
 
 
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    shape = [-1] if spec.shape is None else list(spec.shape)
-    return {"name": spec.name, "datatype": spec.datatype or "UNKNOWN", "shape": shape}
+def _number(version: str) -> tuple[int, str]:
+    return (int(version), "") if version.isdigit() else (0, version)

@@ -19,6 +19,12 @@ MIB = 1 << 20
 class Settings:
     model: str
     """A file, a folder that holds one, or sample://NAME."""
+    repository: str
+    """A folder of models, each in a folder of its own; in place of `model`."""
+    load_models: tuple[str, ...]
+    """Those of the repository to load at the start; empty = all."""
+    model_control: str
+    """Whether clients may load and unload models: "none" or "explicit"."""
     name: str
     """The model's name in URLs; empty = from its config.json, else from the path."""
     format: str
@@ -26,13 +32,31 @@ class Settings:
     """Address to listen on; empty = all, IPv4 and IPv6."""
     http_port: int
     grpc_port: int
+    metrics_port: int
+    """One more port for /metrics; 0 = none. It is on the HTTP port in any case."""
+    grpc_backend: str
+    """"own", or "grpcio": grpc.aio on the same handlers."""
     concurrency: int
-    """Requests with the model at once; 0 = as many as it can use: one that runs and one that is next."""
+    """Requests with the model at once; 0 = as many as make a batch."""
     max_queue: int
-    """Requests that may wait for the model; one more is refused."""
+    """Requests that may wait for a model; one more is refused."""
+    max_queue_bytes: int
+    full_status: int
+    """HTTP status for a full queue: 503 as Triton has it, or 429."""
+    max_delay_s: float
+    """A batch may wait this long for more requests, while that pays. A model's own config goes before."""
+    tenant_header: str
+    """Header that names who asks; requests of different tenants take turns."""
+    tenant_weights: dict[str, int]
+    """Shares of tenants; 1 for who is not named."""
+    cache_bytes: int
+    """For the answers of each model whose config enables response_cache."""
     timeout_s: float
     """Longest time for one request, waiting included."""
     max_body_bytes: int
+    max_held_bytes: int
+    """Of all requests that are arriving or being answered."""
+    max_connections: int
     idle_timeout_s: float
     """A connection on which nothing is asked for this long is closed."""
     drain_timeout_s: float
@@ -40,8 +64,17 @@ class Settings:
     drain_idle_s: float
     """After SIGTERM: it ends earlier once nothing has been asked for this long."""
     device: str
+    allow_code: bool
+    """Whether model.py of a model's folder may be run: it can do whatever this process may."""
+    allowed_classes: tuple[str, ...]
+    """Patterns of "module:Class" that weights may be loaded into."""
     threads: int
     """CPU threads of one forward pass; 0 = the CPU limit of the container."""
+    access_log: bool
+    tracing: bool
+    """OpenTelemetry spans, sent where the OTEL_* variables say."""
+    debug: bool
+    """Serve /debug: what every task and thread is doing."""
     log_level: str
     log_format: str
 
@@ -85,6 +118,26 @@ def _one_of(*words: str) -> tuple[Callable[[str], str], str]:
     return read, f"one of {', '.join(words)}"
 
 
+def _bool(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError
+    return text.lower() in ("true", "1")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _weights(text: str) -> dict[str, int]:
+    weights = {}
+    for pair in _words(text):
+        name, _, weight = pair.rpartition("=")
+        weights[name] = int(weight)
+        if not name or not 1 <= weights[name] <= 1000:
+            raise ValueError
+    return weights
+
+
 def _name(text: str) -> str:
     if "/" in text or len(text) > 253 or not text.isprintable():
         raise ValueError
@@ -93,6 +146,19 @@ def _name(text: str) -> str:
 
 OPTIONS: dict[str, Option] = {
     "model": Option("--model", "SLIPWAY_MODEL_PATH", "", str, "a path", "file, folder, or sample://NAME"),
+    "repository": Option(
+        "--repository", "SLIPWAY_MODEL_REPOSITORY", "", str, "a path", "folder of models, in place of --model"
+    ),
+    "load_models": Option(
+        "--load-models", "SLIPWAY_LOAD_MODELS", (), _words, "names, with commas", "of the repository; default: all"
+    ),
+    "model_control": Option(
+        "--model-control",
+        "SLIPWAY_MODEL_CONTROL",
+        "none",
+        *_one_of("none", "explicit"),
+        "may clients load and unload models",
+    ),
     "name": Option("--name", "SLIPWAY_MODEL_NAME", "", _name, "a name without '/'", "name of the model in URLs"),
     "format": Option(
         "--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", "torchscript", "torch-export"), "kind of file"
@@ -100,13 +166,48 @@ OPTIONS: dict[str, Option] = {
     "host": Option("--host", "SLIPWAY_HOST", "", str, "an address", "address to listen on (default: all)"),
     "http_port": Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *_whole(0, 65535), "REST; 0 = any free port"),
     "grpc_port": Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *_whole(0, 65535), "gRPC; 0 = any free port"),
+    "metrics_port": Option(
+        "--metrics-port", "SLIPWAY_METRICS_PORT", 0, *_whole(0, 65535), "one more port for /metrics; 0 = none"
+    ),
+    "grpc_backend": Option(
+        "--grpc-backend", "SLIPWAY_GRPC_BACKEND", "own", *_one_of("own", "grpcio"), "who speaks gRPC"
+    ),
     "concurrency": Option(
         "--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", 0, *_whole(0, 100_000), "requests with the model at once"
     ),
     "max_queue": Option("--max-queue", "SLIPWAY_MAX_QUEUE", 1000, *_whole(0, 1_000_000), "requests that may wait"),
+    "max_queue_bytes": Option(
+        "--max-queue-bytes", "SLIPWAY_MAX_QUEUE_BYTES", 512 * MIB, *_whole(1, 2**40), "bytes that may wait"
+    ),
+    "full_status": Option(
+        "--full-status",
+        "SLIPWAY_FULL_STATUS",
+        503,
+        lambda text: int(_one_of("503", "429")[0](text)),
+        "503 or 429",
+        "HTTP status for a full queue",
+    ),
+    "max_delay_s": Option(
+        "--max-delay", "SLIPWAY_MAX_DELAY_S", 0.0, *_seconds(0, 10), "seconds a batch may wait for more requests"
+    ),
+    "tenant_header": Option(
+        "--tenant-header", "SLIPWAY_TENANT_HEADER", "x-slipway-tenant", _name, "a header's name", "names who asks"
+    ),
+    "tenant_weights": Option(
+        "--tenant-weights", "SLIPWAY_TENANT_WEIGHTS", {}, _weights, "NAME=1..1000, with commas", "shares of tenants"
+    ),
+    "cache_bytes": Option(
+        "--cache-bytes", "SLIPWAY_CACHE_BYTES", 64 * MIB, *_whole(0, 2**40), "of answers kept, per model that wants it"
+    ),
     "timeout_s": Option("--timeout", "SLIPWAY_TIMEOUT_S", 60.0, *_seconds(0.001, 86_400), "seconds for one request"),
     "max_body_bytes": Option(
         "--max-body-bytes", "SLIPWAY_MAX_BODY_BYTES", 64 * MIB, *_whole(1, 2**31 - 1), "largest request"
+    ),
+    "max_held_bytes": Option(
+        "--max-held-bytes", "SLIPWAY_MAX_HELD_BYTES", 1024 * MIB, *_whole(1, 2**40), "of all requests together"
+    ),
+    "max_connections": Option(
+        "--max-connections", "SLIPWAY_MAX_CONNECTIONS", 10_000, *_whole(1, 1_000_000), "one more is closed"
     ),
     "idle_timeout_s": Option(
         "--idle-timeout", "SLIPWAY_IDLE_TIMEOUT_S", 75.0, *_seconds(0.1, 86_400), "close quiet connections after"
@@ -118,7 +219,25 @@ OPTIONS: dict[str, Option] = {
         "--drain-idle", "SLIPWAY_DRAIN_IDLE_S", 1.0, *_seconds(0, 3_600), "after SIGTERM, end when quiet for"
     ),
     "device": Option("--device", "SLIPWAY_DEVICE", "auto", *_one_of("auto", "cpu", "cuda"), "where the model runs"),
+    "allow_code": Option(
+        "--allow-code", "SLIPWAY_ALLOW_CODE", False, _bool, "true or false", "run model.py of a model's folder"
+    ),
+    "allowed_classes": Option(
+        "--allowed-classes",
+        "SLIPWAY_ALLOWED_CLASSES",
+        (),
+        _words,
+        "module:Class patterns, with commas",
+        "classes that weights may be loaded into",
+    ),
     "threads": Option("--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit"),
+    "access_log": Option(
+        "--access-log", "SLIPWAY_ACCESS_LOG", False, _bool, "true or false", "a line for every request"
+    ),
+    "tracing": Option(
+        "--tracing", "SLIPWAY_TRACING", False, _bool, "true or false", "OpenTelemetry spans, as OTEL_* variables say"
+    ),
+    "debug": Option("--debug", "SLIPWAY_DEBUG", False, _bool, "true or false", "serve /debug"),
     "log_level": Option(
         "--log-level", "SLIPWAY_LOG_LEVEL", "info", *_one_of("debug", "info", "warning", "error"), "least severity"
     ),
@@ -146,8 +265,10 @@ def read_settings(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> S
         serve.add_argument(option.flag, dest=key, metavar=key.upper(), help=text)
     given = vars(parser.parse_args(list(argv)))
     settings = Settings(**{key: _value(option, given[key], env) for key, option in OPTIONS.items()})
-    if not settings.model:
-        raise BadConfig("no model is named; give --model PATH (or SLIPWAY_MODEL_PATH)")
+    if not settings.model and not settings.repository:
+        raise BadConfig("no model is named; give --model PATH (or SLIPWAY_MODEL_PATH), or --repository PATH")
+    if settings.model and settings.repository:
+        raise BadConfig("--model and --repository are both given; name one model or one folder of models")
     return settings
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from slipway_runtime.errors import BadConfig, BadModel, Failure, MissingModel
-from slipway_runtime.models.artifacts import find, format_of, read_config
+from slipway_runtime.models.artifacts import find, format_of, versions
+from slipway_runtime.models.config import VersionPolicy
+from slipway_runtime.models.config_reader import read_config
 from slipway_runtime.tensors import TensorSpec
 
 
@@ -24,7 +26,12 @@ EXPORTED = ("archive_format", "models/model.json")
 
 
 @pytest.mark.parametrize(
-    ("names", "found"), [(TORCHSCRIPT, "torchscript"), (EXPORTED, "torch-export")], ids=["torchscript", "exported"]
+    ("names", "found"),
+    [
+        pytest.param(TORCHSCRIPT, "torchscript", id="torchscript"),
+        pytest.param(EXPORTED, "torch-export", id="exported"),
+        pytest.param((*EXPORTED, "data/aotinductor/model/x.so"), "aotinductor", id="native code"),
+    ],
 )
 def test_the_kind_is_told_by_what_is_inside(tmp_path: Path, names: tuple[str, ...], found: str) -> None:
     assert format_of(archive(tmp_path / "misnamed.bin", *names)) == found
@@ -49,7 +56,6 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes, sentence: s
     ("names", "sentence"),
     [
         pytest.param(("data.pkl", "data/0"), "is a pickle made by torch.save", id="new pickle"),
-        pytest.param((*EXPORTED, "data/aotinductor/model/x.so"), "is an AOTInductor package", id="native code"),
         pytest.param(("word/document.xml",), "is a zip archive, but no PyTorch model", id="another zip"),
     ],
 )
@@ -88,9 +94,8 @@ def test_a_model_that_cannot_be_told_is_named(
 
 
 def config(tmp_path: Path, value: Any) -> Path:
-    path = tmp_path / "config.json"
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-    return path
+    (tmp_path / "config.json").write_text(value if isinstance(value, str) else json.dumps(value))
+    return tmp_path
 
 
 X = {"name": "x", "data_type": "TYPE_FP32", "dims": [4, -1]}
@@ -105,31 +110,89 @@ def test_dims_have_the_batch_in_front_only_when_there_is_one(tmp_path: Path) -> 
 
 def test_what_is_not_used_of_a_config_is_known(tmp_path: Path) -> None:
     ignored = read_config(
-        config(tmp_path, {"instance_group": [], "dynamic_batching": {}, "backend": "pytorch"})
+        config(
+            tmp_path,
+            {"optimization": {"eager_batching": True}, "backend": "pytorch", "input": [X | {"format": "NCHW"}]},
+        )
     ).ignored
-    assert ignored == ("dynamic_batching", "instance_group")
+    assert ignored == ("input[0].format", "optimization")
 
 
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
         pytest.param("{", "is not JSON", id="not JSON"),
-        pytest.param([], "is not a model config", id="a list"),
+        pytest.param([], "is not a model config that can be served: the config is a list", id="a list"),
         pytest.param({"name": 3}, "name must be a string", id="name"),
         pytest.param({"max_batch_size": -1}, "max_batch_size is -1, must be a whole number >= 0", id="batch"),
         pytest.param({"max_batch_size": True}, "max_batch_size is True", id="boolean batch"),
         pytest.param(
             {"input": [{**X, "data_type": "FP32"}]}, r"input\[0\].data_type is 'FP32', must be TYPE_", id="type"
         ),
-        pytest.param({"input": [{**X, "data_type": "TYPE_STRING"}]}, "data_type is 'TYPE_STRING'", id="strings"),
+        pytest.param({"input": [{**X, "data_type": "TYPE_BYTES"}]}, "data_type is 'TYPE_BYTES'", id="bytes"),
         pytest.param({"input": [{**X, "dims": [-2]}]}, r"input\[0\].dims is -2", id="dims"),
         pytest.param({"input": [{**X, "dims": 4}]}, r"input\[0\].dims must be a list", id="dims a number"),
         pytest.param(
-            {"input": [{**X, "reshape": {}}]}, r"input\[0\] has reshape, which is not supported", id="reshape"
+            {"input": [{**X, "reshape": {"shape": [1]}}]},
+            r"input\[0\] has reshape, which is not supported",
+            id="reshape",
         ),
-        pytest.param({"output": ["y"]}, "is not a model config", id="output a string"),
+        pytest.param({"output": ["y"]}, r"output\[0\] is a str, must be an object", id="output a string"),
     ],
 )
 def test_a_wrong_config_is_refused_with_the_field(tmp_path: Path, value: Any, sentence: str) -> None:
     with pytest.raises(BadModel, match=sentence):
         read_config(config(tmp_path, value))
+
+
+def test_weights_onnx_and_code_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (tmp_path / "b.onnx").write_bytes(b"\x08\x0a")
+    (tmp_path / "c.py").write_text("class Model: ...")
+    assert [format_of(tmp_path / name) for name in ("a.bin", "b.onnx", "c.py")] == ["safetensors", "onnx", "python"]
+
+
+def test_code_is_the_model_unless_the_weights_beside_it_have_a_class(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("class Model: ...")
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert find(str(tmp_path)).format == "python"
+    config(tmp_path, {"parameters": {"class": {"string_value": "m:C"}}})
+    assert find(str(tmp_path)).format == "safetensors"
+
+
+def test_a_config_may_name_the_file_and_has_to_fit_it(tmp_path: Path) -> None:
+    archive(tmp_path / "a.pt", *TORCHSCRIPT)
+    archive(tmp_path / "b.pt", *TORCHSCRIPT)
+    assert find(str(config(tmp_path, {"default_model_filename": "b.pt", "backend": "pytorch"}))).path.name == "b.pt"
+    with pytest.raises(MissingModel, match=r"has no 'c.pt' \(default_model_filename\)"):
+        find(str(config(tmp_path, {"default_model_filename": "c.pt"})))
+    with pytest.raises(BadModel, match="has backend 'tensorrt', but the file is torchscript"):
+        find(str(config(tmp_path, {"default_model_filename": "b.pt", "backend": "tensorrt"})))
+
+
+def test_versions_are_folders_named_by_numbers(tmp_path: Path) -> None:
+    for name in ("1", "3", "10", "02", "old", "0"):
+        (tmp_path / name).mkdir()
+        archive(tmp_path / name / "model.pt", *TORCHSCRIPT)
+    (tmp_path / "7").write_text("a file")
+    config(tmp_path, {"max_batch_size": 4, "version_policy": {"latest": {"num_versions": 2}}})
+    chosen = versions(tmp_path)
+    assert [(number, one.path.parent.name, one.version) for number, one in chosen] == [(3, "3", 3), (10, "10", 10)]
+    assert all(one.config.max_batch == 4 and one.folder == tmp_path for _, one in chosen)
+    assert [number for number, _ in versions(tmp_path, VersionPolicy(latest=0))] == [1, 3, 10]
+    newest = find(str(tmp_path))
+    assert (newest.version, newest.default_name) == (10, tmp_path.name)
+    with pytest.raises(MissingModel, match=r"has versions \[1, 3, 10\], but its version policy wants none"):
+        versions(tmp_path, VersionPolicy(latest=0, specific=(2,)))
+
+
+def test_a_version_that_was_not_chosen_may_be_broken(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    archive(tmp_path / "2" / "model.pt", *TORCHSCRIPT)
+    assert [number for number, _ in versions(tmp_path)] == [2]
+
+
+def test_an_ensemble_has_no_file(tmp_path: Path) -> None:
+    config(tmp_path, {"platform": "ensemble", "ensemble_scheduling": {"step": [{"model_name": "a"}]}})
+    assert find(str(tmp_path)).format == "ensemble"

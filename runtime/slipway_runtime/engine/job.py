@@ -1,10 +1,18 @@
 """What moves between the parts of the engine: a request as a job, a model's instance as a runner."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Protocol
 
 from slipway_runtime.errors import RequestError
 from slipway_runtime.tensors import Parameter, Rows
+
+
+class JobState(Enum):
+    QUEUED = 0
+    RUNNING = 1
+    DONE = 2
+    """Answered, expired or cancelled."""
 
 
 class Call(Protocol):
@@ -22,6 +30,10 @@ class Call(Protocol):
 
 class Runner(Protocol):
     """One instance of a loaded model. Called by one thread at a time, not always by the same."""
+
+    @property
+    def may_run_inline(self) -> bool:
+        """Whether it only computes, on the CPU: then it may be run on the loop's thread while it is quick."""
 
     def run(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
         """For every call its outputs, in the order of the metadata, or why it alone has none.
@@ -45,7 +57,6 @@ class Job:
     __slots__ = (
         "deadline_s",
         "error",
-        "finished",
         "inputs",
         "key",
         "level",
@@ -59,18 +70,24 @@ class Job:
         "tenant",
     )
 
-    def __init__(self, inputs: Rows, rows: int, finished: "Callable[[Job], None]") -> None:
+    def __init__(self, inputs: Rows, rows: int) -> None:
         self.inputs = inputs
         self.rows = rows
-        self.finished = finished
         self.key: object = None  # only jobs with equal keys go into one batch
-        self.parameters: Mapping[str, Parameter] = {}
+        self.parameters: Mapping[str, Parameter] = NO_PARAMETERS
         self.tenant = ""
         self.level = 0
         self.deadline_s = 0.0
         self.size_bytes = 0
         self.queued_ns = 0
         self.started_ns = 0
-        self.state = 0
+        self.state = JobState.QUEUED
         self.outputs: Rows | None = None
         self.error: RequestError | None = None
+
+    def finished(self) -> None:
+        """There are `outputs`, or an `error`. On the loop's thread."""
+        raise NotImplementedError
+
+
+NO_PARAMETERS: Mapping[str, Parameter] = {}

@@ -1,43 +1,101 @@
-"""Does a request fit the model? Pure; the sentences are Triton's, so that people find them on the web."""
+"""Does a request fit the model? Pure; the sentences are Triton's, so that people find them on the web.
+
+What can be known of a model before its first request is worked out once, in `Signature`.
+"""
 
 from collections.abc import Iterable, Sequence
 
 from slipway_runtime.errors import invalid
-from slipway_runtime.tensors import InferRequest, Metadata, Tensor, TensorSpec
+from slipway_runtime.tensors import InferRequest, Metadata, OutputChoice, Rows, Tensor, TensorSpec
 
 
-def ordered_inputs(request: InferRequest, metadata: Metadata, model: str) -> list[Tensor]:
-    """The request's tensors in the model's order.
+class Signature:
+    """Of a loaded model: checks requests and puts their tensors in the model's order."""
 
-    Raises:
-        RequestError: INVALID, naming the first tensor that does not fit.
-    """
-    given = {tensor.name: tensor for tensor in request.inputs}
-    if len(given) < len(request.inputs):
-        raise invalid(f"an input is given twice for model '{model}', got {_names(request.inputs)}")
-    wanted = {spec.name for spec in metadata.inputs}
-    for name in given:
-        if name not in wanted:
-            raise invalid(
-                f"unexpected inference input '{name}' for model '{model}', it takes {_names(metadata.inputs)}"
-            )
-    missing = [spec.name for spec in metadata.inputs if spec.name not in given]
-    if missing:
-        raise invalid(
-            f"expected {len(wanted)} inputs but got {len(given)} inputs for model '{model}'. Got input(s) "
-            f"{sorted(given)}, but missing required input(s) {missing}. Please provide all required input(s)."
+    def __init__(self, metadata: Metadata, model: str) -> None:
+        self._metadata, self._model = metadata, model
+        self._specs = metadata.inputs
+        self._max_batch = metadata.max_batch
+        self._is_fixed = all(
+            spec.datatype and spec.shape is not None and -1 not in spec.shape[1 if self._max_batch else 0 :]
+            for spec in self._specs
         )
-    for spec in metadata.inputs:
-        _check(given[spec.name], spec, model)
-    inputs = [given[spec.name] for spec in metadata.inputs]
-    if metadata.max_batch:
-        _check_batch(inputs, metadata.max_batch, model)
-    return inputs
+
+    def fit(self, tensors: Sequence[Tensor]) -> tuple[Rows, int]:
+        """The arrays in the model's order, and how many rows of a batch they are.
+
+        Raises:
+            RequestError: INVALID, naming the first tensor that does not fit.
+        """
+        rows: Rows = []
+        for tensor, spec in zip(tensors, self._specs, strict=False):
+            data = tensor.data
+            if tensor.name != spec.name or tensor.datatype != spec.datatype or not spec.accepts(data.shape):
+                break
+            rows.append(data)
+        if len(rows) != len(self._specs) or len(rows) != len(tensors):
+            rows = self._fit_by_name(tensors)
+        return rows, self._batch(rows) if self._max_batch else 1
+
+    def key(self, rows: Rows) -> object:
+        """Equal for requests that can be in one batch."""
+        if self._is_fixed:
+            return None
+        return tuple((data.dtype, data.shape[1:]) for data in rows)
+
+    def _batch(self, rows: Rows) -> int:
+        size: int = rows[0].shape[0]
+        if any(data.shape[0] != size for data in rows[1:]):
+            sizes = sorted({data.shape[0] for data in rows})
+            raise invalid(f"inputs of one request for model '{self._model}' have different batch sizes {sizes}")
+        if not 1 <= size <= self._max_batch:
+            raise invalid(
+                f"inference request batch-size must be <= {self._max_batch} for '{self._model}' and at least 1, "
+                f"got {size}"
+            )
+        return size
+
+    def _fit_by_name(self, tensors: Sequence[Tensor]) -> Rows:
+        """In another order than the model's, or with a type or shape that the model leaves open, or wrong."""
+        ordered = self._in_order(tensors)
+        for tensor, spec in zip(ordered, self._specs, strict=True):
+            self._check(tensor, spec)
+        return [tensor.data for tensor in ordered]
+
+    def _in_order(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        given = {tensor.name: tensor for tensor in tensors}
+        if len(given) < len(tensors):
+            raise invalid(f"an input is given twice for model '{self._model}', got {_names(tensors)}")
+        wanted = {spec.name for spec in self._specs}
+        for name in given:
+            if name not in wanted:
+                raise invalid(
+                    f"unexpected inference input '{name}' for model '{self._model}', it takes {_names(self._specs)}"
+                )
+        missing = [spec.name for spec in self._specs if spec.name not in given]
+        if missing:
+            raise invalid(
+                f"expected {len(wanted)} inputs but got {len(given)} inputs for model '{self._model}'. Got input(s) "
+                f"{sorted(given)}, but missing required input(s) {missing}. Please provide all required input(s)."
+            )
+        return [given[spec.name] for spec in self._specs]
+
+    def _check(self, tensor: Tensor, spec: TensorSpec) -> None:
+        if spec.datatype and tensor.datatype != spec.datatype:
+            raise invalid(
+                f"inference input '{tensor.name}' data-type is '{tensor.datatype}', but model '{self._model}' "
+                f"expects '{spec.datatype}'"
+            )
+        if not spec.accepts(tensor.data.shape):
+            raise invalid(
+                f"unexpected shape for input '{tensor.name}' for model '{self._model}'. "
+                f"Expected {list(spec.shape or ())}, got {list(tensor.data.shape)}."
+            )
 
 
-def check_outputs(request: InferRequest, names: Sequence[str], model: str) -> None:
+def check_outputs(choices: Sequence[OutputChoice], names: Sequence[str], model: str) -> None:
     """`names` are what the model gives."""
-    asked = [choice.name for choice in request.outputs or ()]
+    asked = [choice.name for choice in choices]
     for name in asked:
         if name not in names:
             raise invalid(f"unexpected inference output '{name}' for model '{model}', it gives {list(names)}")
@@ -51,28 +109,6 @@ def chosen(outputs: Sequence[Tensor], request: InferRequest) -> Sequence[Tensor]
         return outputs
     by_name = {tensor.name: tensor for tensor in outputs}
     return [by_name[choice.name] for choice in request.outputs]
-
-
-def _check(tensor: Tensor, spec: TensorSpec, model: str) -> None:
-    if spec.datatype and tensor.datatype != spec.datatype:
-        raise invalid(
-            f"inference input '{tensor.name}' data-type is '{tensor.datatype}', but model '{model}' "
-            f"expects '{spec.datatype}'"
-        )
-    if not spec.accepts(tensor.data.shape):
-        raise invalid(
-            f"unexpected shape for input '{tensor.name}' for model '{model}'. "
-            f"Expected {list(spec.shape or ())}, got {list(tensor.data.shape)}."
-        )
-
-
-def _check_batch(inputs: Sequence[Tensor], max_batch: int, model: str) -> None:
-    sizes = {tensor.data.shape[0] for tensor in inputs}
-    if len(sizes) > 1:
-        raise invalid(f"inputs of one request for model '{model}' have different batch sizes {sorted(sizes)}")
-    size = sizes.pop()
-    if not 1 <= size <= max_batch:
-        raise invalid(f"inference request batch-size must be <= {max_batch} for '{model}' and at least 1, got {size}")
 
 
 def _names(items: Iterable[Tensor | TensorSpec]) -> list[str]:

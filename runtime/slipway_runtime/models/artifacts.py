@@ -1,64 +1,116 @@
-"""Which file of a folder is the model, what kind of file it is, and what its config.json says.
+"""Which file of a folder is the model, what kind of file it is, which versions there are, what its config says.
+
+    NAME/model.pt, NAME/config.json        one model, version 1
+    NAME/1/model.pt, NAME/2/model.pt       versions as Triton lays them out; the config lies in NAME
 
 Looks at bytes and names only; loads nothing, imports no torch. What is a pickle is refused here: unpickling
 runs whatever code the file's author wanted.
 """
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 from slipway_runtime.errors import BadConfig, BadModel, MissingModel
+from slipway_runtime.models.config import ModelConfig, VersionPolicy
+from slipway_runtime.models.config_reader import read_config
 from slipway_runtime.models.sources import locate
-from slipway_runtime.tensors import DTYPES, TensorSpec
 
-Format = Literal["torchscript", "torch-export"]
-SUFFIXES = (".pt", ".pth", ".pt2")
+Format = Literal["torchscript", "torch-export", "aotinductor", "safetensors", "onnx", "python", "ensemble"]
+FORMATS: tuple[str, ...] = get_args(Format)
+# A model.py is the model even where weights lie beside it: they are what it loads.
+SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors")
 NAMES = tuple(f"model{suffix}" for suffix in SUFFIXES)
-CONFIG = "config.json"
-_CONFIG_KEYS = frozenset({"name", "platform", "backend", "max_batch_size", "input", "output"})
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What we use of Triton's ModelConfig; `ignored` names the rest, so that nobody thinks it works."""
-
-    name: str = ""
-    max_batch: int = 0
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-    ignored: tuple[str, ...] = ()
+CODE = "model.py"
+_BACKENDS: dict[str, tuple[str, ...]] = {
+    "pytorch": ("torchscript", "torch-export", "aotinductor", "safetensors"),
+    "onnxruntime": ("onnx",),
+    "python": ("python",),
+    "ensemble": ("ensemble",),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
+    """`folder` is where the config and other files of the model lie: the one above a version's own folder."""
+
     path: Path
     format: Format
     config: ModelConfig
     default_name: str
+    folder: Path
+    version: int = 1
 
 
-def find(model: str, wanted: str) -> Artifact:
-    """The model at a path or a URI. `wanted` is a Format or "auto".
+def find(model: str, wanted: str = "auto") -> Artifact:
+    """The model at a path or a URI, in its newest version. `wanted` is a Format or "auto".
 
     Raises:
         MissingModel: nothing is there.  BadModel: it is nothing we load.  BadConfig: it is not `wanted`.
     """
+    place = _place(model)
+    if not place.is_dir():
+        return _artifact(place, ModelConfig(), wanted, place.stem, place.parent, 1)
+    return versions(place, wanted=wanted)[-1][1]
+
+
+def versions(folder: Path, policy: VersionPolicy | None = None, wanted: str = "auto") -> list[tuple[int, Artifact]]:
+    """The versions to serve of the model in a folder, ascending: `policy`, or else the config's own, chooses.
+
+    Raises:
+        MissingModel: no version is there, or none that the policy wants.  BadModel, BadConfig: as `find`.
+    """
+    config = read_config(folder)
+    name = folder.resolve().name
+    found = {int(entry.name): entry for entry in folder.iterdir() if _is_version(entry)}
+    if config.ensemble:
+        found = found or {1: folder}
+        chosen = (policy or config.version_policy).choose(tuple(found))
+        return [(one, Artifact(folder, "ensemble", config, name, folder, one)) for one in chosen]
+    if not found:
+        return [(1, _artifact(_file_in(folder, config), config, wanted, name, folder, 1))]
+    chosen = (policy or config.version_policy).choose(tuple(found))
+    if not chosen:
+        raise MissingModel(
+            f"folder '{folder}' has versions {sorted(found)}, but its version policy wants none of them; correct it"
+        )
+    paths = {one: _file_in(found[one], config) for one in chosen}
+    return [(one, _artifact(path, config, wanted, name, folder, one)) for one, path in paths.items()]
+
+
+def _is_version(entry: Path) -> bool:
+    """Triton takes folders named by a number without a leading zero."""
+    return entry.name.isdecimal() and entry.name.isascii() and not entry.name.startswith("0") and entry.is_dir()
+
+
+def _place(model: str) -> Path:
     place = locate(model).path if "://" in model else Path(model)
     if not place.exists():
         raise MissingModel(f"model path '{model}' does not exist; check --model")
-    path = _file_in(place) if place.is_dir() else place
+    return place
+
+
+def _artifact(path: Path, config: ModelConfig, wanted: str, name: str, folder: Path, version: int) -> Artifact:  # noqa: PLR0917
     found = format_of(path)
     if wanted not in ("auto", found):
         raise BadConfig(f"model file '{path}' is {found}, but the format asked for is {wanted}; correct the format")
-    config = read_config(path.parent / CONFIG) if place.is_dir() else ModelConfig()
-    return Artifact(path, found, config, place.name if place.is_dir() else place.stem)
+    if config.backend and found not in _BACKENDS.get(config.backend, ()):
+        raise BadModel(
+            f"the config of '{path}' has backend '{config.backend}', but the file is {found}; correct or remove it "
+            f"(served are {', '.join(_BACKENDS)})"
+        )
+    return Artifact(path, found, config, name, folder, version)
 
 
-def _file_in(folder: Path) -> Path:
+def _file_in(folder: Path, config: ModelConfig) -> Path:
+    if config.filename:
+        if not (folder / config.filename).is_file():
+            raise MissingModel(f"folder '{folder}' has no '{config.filename}' (default_model_filename); put it there")
+        return folder / config.filename
     entries = sorted(entry for entry in folder.iterdir() if entry.is_file())
+    if (folder / CODE) in entries and "class" not in config.parameters:
+        return folder / CODE
     models = [entry for entry in entries if entry.name in NAMES]
     models = models or [entry for entry in entries if entry.suffix in SUFFIXES]
     if len(models) == 1:
@@ -70,13 +122,23 @@ def _file_in(folder: Path) -> Path:
 
 
 def format_of(path: Path) -> Format:
-    """The kind of a model file by what is in it, not by its name."""
+    """The kind of a model file by what is in it; only ONNX and Python are told by their names."""
+    if path.suffix == ".py":
+        return "python"
     with path.open("rb") as file:
-        magic = file.read(2)
-    if magic != b"PK":
-        if magic[:1] == b"\x80":
-            raise _pickled(path)
-        raise BadModel(f"model file '{path}' is not a PyTorch model (no zip archive); save it with torch.export.save")
+        magic = file.read(9)
+    if magic[:2] == b"PK":
+        return _archive_format(path)
+    if path.suffix == ".onnx" and magic[:1] == b"\x08":  # the first field of the message is the format's version
+        return "onnx"
+    if magic[8:9] == b"{" and int.from_bytes(magic[:8], "little") < path.stat().st_size:
+        return "safetensors"
+    if magic[:1] == b"\x80":
+        raise _pickled(path)
+    raise BadModel(f"model file '{path}' is not a PyTorch model (no zip archive); save it with torch.export.save")
+
+
+def _archive_format(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             # Every record lies under one folder named after the file.
@@ -84,11 +146,8 @@ def format_of(path: Path) -> Format:
     except (zipfile.BadZipFile, OSError, ValueError) as exc:
         raise BadModel(f"model file '{path}' is damaged or cut short ({exc}); upload it again") from exc
     if "archive_format" in names:
-        if any(name.startswith("data/aotinductor/") for name in names):
-            raise BadModel(
-                f"model file '{path}' is an AOTInductor package, which is not served yet; use torch.export.save"
-            )
-        return "torch-export"
+        native = any(name.startswith("data/aotinductor/") for name in names)
+        return "aotinductor" if native else "torch-export"
     if "constants.pkl" in names:
         return "torchscript"
     if "data.pkl" in names:
@@ -101,57 +160,3 @@ def _pickled(path: Path) -> BadModel:
         f"model file '{path}' is a pickle made by torch.save, which can run any code when it is loaded; "
         "save the model with torch.export.save (or torch.jit.save) instead"
     )
-
-
-def read_config(path: Path) -> ModelConfig:
-    """Triton's ModelConfig as JSON. A missing file is an empty config."""
-    if not path.exists():
-        return ModelConfig()
-    try:
-        raw = json.loads(path.read_bytes())
-    except ValueError as exc:
-        raise BadModel(f"'{path}' is not JSON: {exc}; correct it") from exc
-    try:
-        return _config(raw)
-    except (TypeError, ValueError, KeyError, AttributeError) as exc:
-        raise BadModel(f"'{path}' is not a model config: {exc}; correct it") from exc
-
-
-def _config(raw: Any) -> ModelConfig:
-    max_batch = _whole(raw.get("max_batch_size", 0), "max_batch_size", low=0)
-    name = raw.get("name", "")
-    if not isinstance(name, str):
-        raise TypeError("name must be a string")
-    return ModelConfig(
-        name=name,
-        max_batch=max_batch,
-        inputs=_specs(raw, "input", batched=max_batch > 0),
-        outputs=_specs(raw, "output", batched=max_batch > 0),
-        ignored=tuple(sorted(raw.keys() - _CONFIG_KEYS)),
-    )
-
-
-def _specs(raw: Any, key: str, *, batched: bool) -> tuple[TensorSpec, ...]:
-    return tuple(_spec(item, f"{key}[{index}]", batched=batched) for index, item in enumerate(raw.get(key, [])))
-
-
-def _spec(item: Any, where: str, *, batched: bool) -> TensorSpec:
-    unknown = item.keys() - {"name", "data_type", "dims"}
-    if unknown:
-        raise ValueError(f"{where} has {', '.join(sorted(unknown))}, which is not supported")
-    name, data_type, dims = item.get("name"), item.get("data_type"), item.get("dims")
-    datatype = str(data_type).removeprefix("TYPE_")
-    if not isinstance(name, str) or not name:
-        raise TypeError(f"{where}.name must be a string")
-    if data_type != f"TYPE_{datatype}" or datatype not in DTYPES:
-        raise ValueError(f"{where}.data_type is {data_type!r}, must be TYPE_ and one of {', '.join(DTYPES)}")
-    if not isinstance(dims, list):
-        raise TypeError(f"{where}.dims must be a list of numbers")
-    shape = tuple(_whole(size, f"{where}.dims", low=-1) for size in dims)
-    return TensorSpec(name, datatype, (-1, *shape) if batched else shape)
-
-
-def _whole(value: Any, where: str, *, low: int) -> int:
-    if type(value) is not int or value < low:
-        raise TypeError(f"{where} is {value!r}, must be a whole number >= {low}")
-    return value

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on asyncio: sockets, time and limits around `http_messages`. Knows nothing of models.
+"""HTTP/1.1 on asyncio: one `Connection` per client. Knows nothing of models.
 
-One `Connection` per client. Requests of a connection are answered one after the other, in order; while one is
-answered the next may arrive, and then reading pauses.
+Requests of a connection are answered one after the other, in order; while one is answered the next may arrive, and
+then reading pauses.
 
     bytes ──▶ httptools ──▶ queue of Request (or the Response that refuses) ──▶ handler ──▶ bytes
 
@@ -11,52 +11,53 @@ HTTP/1.0, Expect, time-outs, back-pressure, a close that lets the client read th
 """
 
 import asyncio
-import email.utils
-import socket
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from slipway_runtime.wire.http1_messages import Request, Response, head_of, joined, path_of, problem, refusal
+from slipway_runtime.wire.http1_body import LARGE_BYTES, LargeBody
+from slipway_runtime.wire.http1_messages import (
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    Cancel,
+    Head,
+    Request,
+    Response,
+    head_of,
+    refusal,
+)
 
-MAX_HEAD_BYTES = 32 * 1024
+if TYPE_CHECKING:
+    from slipway_runtime.wire.http1_server import HttpServer
+
 MAX_URL_BYTES = 8 * 1024
-MAX_FIELDS = 100
 HEAD_TIMEOUT_S = 15.0  # from the first byte of a request to the end of its head: nobody honest needs longer
 STALL_TIMEOUT_S = 30.0  # between two pieces of a body, and for a client that does not read its answer
-BACKLOG = 2048
 LINGER_S = 2.0  # after a refusal: time for the client to read it before the socket goes
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(slots=True)
-class _Head:
-    """What is known of the request that is arriving."""
-
-    url: bytes = b""
-    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
-    fields_bytes: int = 0
-    pending_bytes: int = 0  # fed while the head stayed unfinished: what the parser may be holding
-    complete: bool = False
+_HTTP2 = b"PRI "  # how the preface of HTTP/2 begins, and no request of HTTP/1
 
 
 class Connection(asyncio.Protocol):
     def __init__(self, server: "HttpServer") -> None:
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
-        self._head = _Head()
+        self._head = Head()
         self._body: list[bytes] = []
         self._body_size = 0
+        self._arriving_bytes = 0  # reserved for the body that is arriving
+        self._large: LargeBody | None = None
+        self._opening: bytes | None = b""  # until it is known that this is not HTTP/2
         self._receiving = False  # between the first byte of a request and its last
         self._expects = False  # the client waits for 100 Continue
         self._input_over = False  # nothing that still arrives will be read as a request
         self._queue: deque[Request | Response] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._current: Request | None = None  # the one that is being answered
+        self._handing = False  # the handler has been called and has not returned
+        self._cancel: Cancel | None = None
+        self._streaming: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
         self._unsent = 0  # bytes not yet with the kernel when we last looked
         self._read_paused = False
@@ -67,16 +68,31 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._server.connections.add(self)
-        self._expire_in(self._server.idle_timeout_s)
+        if self._server.admit(self):
+            self._expire_in(self._server.idle_timeout_s)
+        else:
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.forget(self)
-        self._queue.clear()
-        if self._task is not None:
-            self._task.cancel()
+        self._let_go()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        if self._streaming is not None:
+            self._streaming.cancel()
+        self._current, cancel, self._cancel = None, self._cancel, None
+        if cancel is not None:
+            cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._opening is not None:
+            data = self._opening + data
+            if data[:4] == _HTTP2[: len(data)] and self._server.http2 is not None:
+                self._opening = data
+                if len(data) >= len(_HTTP2):
+                    self._hand_over(data)
+                return
+            self._opening = None
         if self._input_over:
             return
         head = self._head
@@ -88,9 +104,12 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def eof_received(self) -> bool:
-        """The client sends no more. Answers it still waits for are written before the connection closes."""
-        self._input_over = True
-        return self._is_answering() and not self._lingering
+        """The client is gone: what it waits for is cancelled, what is written is still sent.
+
+        It may also have closed only its own direction, which cannot be told apart. Like Go's server and nginx we do
+        not run models on that hope.
+        """
+        return False
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -99,6 +118,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
         if self._lingering:
             self._expire_in(LINGER_S)
         else:
@@ -110,7 +131,8 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._input_over:
             return
-        self._head, self._body, self._body_size = _Head(), [], 0
+        self._head, self._body, self._body_size = Head(), [], 0
+        self._hold(-self._arriving_bytes)
         self._receiving = True
         self._expire_in(HEAD_TIMEOUT_S)
 
@@ -120,28 +142,30 @@ class Connection(asyncio.Protocol):
             self._refuse(414, f"the URL is longer than {MAX_URL_BYTES} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        head = self._head
-        if head.complete:
-            return  # a trailer of a chunked body: nothing here listens to those
-        head.fields.append((name, value))
-        head.fields_bytes += len(name) + len(value)
-        if len(head.fields) > MAX_FIELDS or head.fields_bytes > MAX_HEAD_BYTES:
+        # After the head come trailers of a chunked body: nothing here listens to those.
+        if not self._head.complete and not self._head.add(name, value):
             self._refuse_head()
 
     def on_headers_complete(self) -> None:
-        self._head.complete = True
+        head, server = self._head, self._server
+        head.complete = True
         self._expire_in(STALL_TIMEOUT_S)
-        fields = [(name.lower(), value) for name, value in self._head.fields]
         version = self._parser.get_http_version()
-        wrong = problem(version, self._head.url, fields)
+        wrong = head.problem(version)
         if wrong is not None:
             self._refuse(400, wrong)
             return
-        length = next((value for name, value in fields if name == b"content-length"), b"0")
-        if int(length) > self._server.max_body_bytes:
+        length = head.length()
+        if length > server.max_body_bytes:
             self._refuse_body()
             return
-        expect = next((value for name, value in fields if name == b"expect"), None)
+        if not self._hold(length):
+            return
+        if length >= LARGE_BYTES:
+            prefix = head.fields.get(b"inference-header-content-length", b"0")[:10]
+            self._large = LargeBody(self, length, int(prefix) if prefix.isdigit() else 0, self._large_complete)
+            self._large.progressed = lambda: self._expire_in(STALL_TIMEOUT_S)
+        expect = head.fields.get(b"expect")
         if expect is not None and version == "1.1":
             if expect.lower() != b"100-continue":
                 self._refuse(417, "the only expectation that can be met is 100-continue")
@@ -150,31 +174,28 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._input_over:
             return
+        self._expects = False  # it did not wait
+        self._expire_in(STALL_TIMEOUT_S)
+        if self._large is not None:
+            self._large.put(data)
+            return
         self._body_size += len(data)
         if self._body_size > self._server.max_body_bytes:
             self._refuse_body()
-            return
-        self._expects = False  # it did not wait
-        self._body.append(data)
-        self._expire_in(STALL_TIMEOUT_S)
+        elif self._body_size <= self._arriving_bytes or self._hold(len(data)):
+            self._body.append(data)
 
     def on_message_complete(self) -> None:
         if self._input_over or self._parser.should_upgrade():
             return
-        self._receiving = self._expects = False
-        request = Request(
-            method=self._parser.get_method().decode(),
-            path=path_of(self._head.url),
-            headers=joined(self._head.fields),
-            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
-            keep_alive=self._parser.should_keep_alive(),
-        )
-        self._queue.append(request)
-        self._head, self._body = _Head(), []
-        self._input_over = not request.keep_alive
-        self.expires_s = float("inf")
+        body: bytes | memoryview
+        if self._large is not None:
+            body = self._large.body
+        else:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._accept(body)
 
-    # --- ours
+    # --- the server's side
 
     def is_busy(self) -> bool:
         """A request is arriving, or its answer is not yet with the kernel."""
@@ -198,11 +219,23 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
+    # --- ours
+
     def _expire_in(self, seconds: float) -> None:
         self.expires_s = self._server.clock() + seconds
 
     def _is_answering(self) -> bool:
-        return bool(self._queue) or self._task is not None or self._write_paused
+        return bool(self._queue) or self._current is not None or self._write_paused
+
+    def _hand_over(self, data: bytes) -> None:
+        """To HTTP/2: this connection is another protocol's from now on."""
+        if (make := self._server.http2) is None:
+            return
+        self._server.forget(self)
+        protocol = make()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(data)
 
     def _feed(self, data: bytes) -> None:
         while data and not self._input_over:
@@ -213,6 +246,34 @@ class Connection(asyncio.Protocol):
                 data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
                 self._refuse(400, f"not valid HTTP/1.1: {error}")
+        if self._large is not None and self._receiving and not self._input_over:
+            self._transport.set_protocol(self._large)
+
+    def _large_complete(self) -> None:
+        """The body is there. The old parser waits for it in vain."""
+        self._transport.set_protocol(self)
+        if (large := self._large) is None or self._input_over:
+            return
+        keep_alive = self._parser.should_keep_alive()
+        method = self._parser.get_method()
+        self._parser = httptools.HttpRequestParser(self)
+        self._accept(large.body, method, keep_alive=keep_alive)
+        self._next()
+
+    def _accept(self, body: bytes | memoryview, method: bytes = b"", *, keep_alive: bool | None = None) -> None:
+        parser = self._parser
+        self._receiving = self._expects = False
+        request = Request(
+            method=(method or parser.get_method()).decode(),
+            path=self._head.path(),
+            headers=self._head.fields,
+            body=body,
+            keep_alive=parser.should_keep_alive() if keep_alive is None else keep_alive,
+        )
+        self._queue.append(request)
+        self._head, self._body, self._large, self._arriving_bytes = Head(), [], None, 0
+        self._input_over = not request.keep_alive
+        self.expires_s = float("inf")
 
     def _without_upgrade(self) -> bytes:
         """The head again, without the offer to speak another protocol, for a parser that still reads its body.
@@ -222,11 +283,12 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._refuse(405, "CONNECT is not served here")
-        fields = [field for field in self._head.fields if field[0].lower() not in (b"upgrade", b"connection")]
+        fields = [item for item in self._head.fields.items() if item[0] not in (b"upgrade", b"connection")]
         if not self._parser.should_keep_alive():
-            fields.append((b"Connection", b"close"))
-        lines = [b"%s %s HTTP/1.1" % (method, self._head.url), *(b"%s: %s" % field for field in fields)]
+            fields.append((b"connection", b"close"))
+        lines = [b"%s %s HTTP/1.1" % (method, self._head.url), *(b"%s: %s" % item for item in fields)]
         self._parser = httptools.HttpRequestParser(self)
+        self._large = None
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _refuse(self, status: int, message: str) -> None:
@@ -235,6 +297,9 @@ class Connection(asyncio.Protocol):
             self._input_over = True
             self._receiving = False
             self._body = []
+            if self._large is not None:
+                self._transport.set_protocol(self)
+                self._large = None
             self._queue.append(refusal(status, message))
 
     def _refuse_head(self) -> None:
@@ -243,48 +308,104 @@ class Connection(asyncio.Protocol):
     def _refuse_body(self) -> None:
         self._refuse(413, f"the request body is larger than {self._server.max_body_bytes} bytes")
 
+    def _hold(self, count: int) -> bool:
+        """Reserve memory for a body before it comes; whether there is some."""
+        if not self._server.hold(count):
+            self._refuse(503, "too many bytes of requests are held already, try again shortly")
+            return False
+        self._arriving_bytes += count
+        return True
+
+    def _let_go(self) -> None:
+        """Of all requests that are not answered."""
+        requests = [item for item in (self._current, *self._queue) if isinstance(item, Request)]
+        self._server.hold(-self._arriving_bytes - sum(len(request.body) for request in requests))
+        self._arriving_bytes = 0
+        self._queue.clear()
+
     def _next(self) -> None:
         """Take up the next request, if it is its turn."""
         self._pace_reading()
-        if self._task is not None or self._write_paused or self._transport.is_closing():
-            return
-        if not self._queue:
-            if self._expects:
-                self._expects = False
-                self._transport.writelines([b"HTTP/1.1 100 Continue\r\n\r\n"])
-            elif self._input_over and not self._lingering:
-                self._transport.close()
-            elif not self._receiving:
-                self._expire_in(self._server.idle_timeout_s)
-            return
-        item = self._queue.popleft()
-        if isinstance(item, Response):
-            self._write(item, head_only=False, keep_alive=False)
-            self._linger()
-            return
-        self._task = asyncio.create_task(self._answer(item))
+        while self._current is None and not self._write_paused and not self._transport.is_closing():
+            if not self._queue:
+                self._rest()
+                return
+            item = self._queue.popleft()
+            if isinstance(item, Response):
+                self._write(item, head_only=False, keep_alive=False)
+                self._linger()
+                return
+            self._current, self._handing = item, True
+            cancel = self._server.handler(item, self._answer)
+            self._handing = False
+            if self._current is item and self._streaming is None:
+                self._cancel = cancel
+            self._pace_reading()
+
+    def _rest(self) -> None:
+        """Nobody waits for an answer."""
+        if self._expects:
+            self._expects = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif self._input_over and not self._lingering:
+            self._transport.close()
+        elif not self._receiving:
+            self._expire_in(self._server.idle_timeout_s)
 
     def _pace_reading(self) -> None:
         """Pause while a whole request waits behind the one being answered: memory for two is enough."""
-        full = bool(self._queue) and (self._task is not None or self._write_paused)
+        full = bool(self._queue) and (self._current is not None or self._write_paused)
         if full != self._read_paused and not self._transport.is_closing():
             self._read_paused = full
             (self._transport.pause_reading if full else self._transport.resume_reading)()
 
-    async def _answer(self, request: Request) -> None:
-        response = await self._server.handler(request)
-        self._task = None
-        if self._transport.is_closing():
+    def _answer(self, response: Response) -> None:
+        request = self._current
+        if request is None or self._transport.is_closing():
             return
+        self._cancel = None
         # While draining the client is sent away, but not before it has all it asked for on this connection.
         leaves = self._server.draining and not self._queue and not self._receiving
         keep_alive = request.keep_alive and not leaves
+        if response.stream is not None and request.method != "HEAD":
+            self._streaming = asyncio.create_task(self._stream(response, response.stream, keep_alive=keep_alive))
+            return
         self._write(response, head_only=request.method == "HEAD", keep_alive=keep_alive)
-        if keep_alive:
-            self._next()
-        else:
+        self._answered(keep_alive=keep_alive)
+
+    def _answered(self, *, keep_alive: bool) -> None:
+        if self._current is not None:
+            self._server.hold(-len(self._current.body))
+        self._current = None
+        if not keep_alive:
             self._input_over = True
             self._linger()
+        elif not self._handing:
+            self._next()
+
+    async def _stream(self, response: Response, pieces: AsyncIterator[bytes], *, keep_alive: bool) -> None:
+        """Chunked, or to the end of the connection where the client would not understand that it is."""
+        whole = False
+        try:
+            self._write(response, head_only=True, keep_alive=keep_alive)
+            async for piece in pieces:
+                if self._transport.is_closing():
+                    return
+                self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if keep_alive else piece)
+                if self._write_paused:
+                    self._writable = asyncio.get_running_loop().create_future()
+                    await self._writable
+            whole = True
+        finally:
+            self._streaming = None
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+            if not whole:
+                self._transport.abort()  # the only way to say that the answer is not complete
+        if keep_alive:
+            self._transport.write(b"0\r\n\r\n")
+        self._answered(keep_alive=keep_alive)
 
     def _linger(self) -> None:
         """Close so that the client gets the answer: with bytes unread, close() would reset the connection."""
@@ -301,70 +422,10 @@ class Connection(asyncio.Protocol):
 
     def _write(self, response: Response, *, head_only: bool, keep_alive: bool) -> None:
         head = head_of(response, self._server.date(), keep_alive=keep_alive)
-        self._transport.writelines([head, *(() if head_only else response.body)])
-
-
-class HttpServer:
-    """The listening socket and the connections that came from it."""
-
-    def __init__(self, handler: Handler, *, max_body_bytes: int, idle_timeout_s: float) -> None:
-        self.handler = handler
-        self.max_body_bytes = max_body_bytes
-        self.idle_timeout_s = idle_timeout_s
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self.clock = time.monotonic
-        self._date = (0, b"")
-        self._listener: asyncio.Server | None = None
-        self._empty = asyncio.Event()
-
-    async def listen(self, host: str, port: int) -> int:
-        """Start; returns the port. Raises OSError when the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: Connection(self), sock=_bound(host, port))
-        self._sweeper = asyncio.create_task(self._sweep())
-        return int(self._listener.sockets[0].getsockname()[1])
-
-    def is_busy(self) -> bool:
-        return any(connection.is_busy() for connection in self.connections)
-
-    def forget(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        if not self.connections:
-            self._empty.set()
-
-    async def close(self) -> None:
-        """Listen no more and close every connection; returns when all that was written has been sent."""
-        if self._listener is None:
-            return
-        self._listener.close()
-        self._sweeper.cancel()
-        for connection in list(self.connections):
-            connection.close()
-        if self.connections:
-            self._empty.clear()
-            await self._empty.wait()
-
-    def date(self) -> bytes:
-        now = int(time.time())
-        if now != self._date[0]:
-            self._date = (now, email.utils.formatdate(now, usegmt=True).encode())
-        return self._date[1]
-
-    async def _sweep(self) -> None:
-        """One timer for all connections: it costs nothing per request, and a time-out may come a quarter late."""
-        while True:
-            await asyncio.sleep(min(1.0, self.idle_timeout_s / 4))
-            now = self.clock()
-            for connection in [c for c in self.connections if c.expires_s <= now]:
-                connection.expire()
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A listening socket; no host = every address, IPv4 and IPv6 on one port where the machine has both."""
-    if host:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-    return socket.create_server(("", port), backlog=BACKLOG)
+        body = response.body
+        if head_only or not body:
+            self._transport.write(head)
+        elif len(body) == 1 and len(body[0]) < LARGE_BYTES:
+            self._transport.write(head + body[0])
+        else:
+            self._transport.writelines([head, *body])

@@ -8,14 +8,16 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import uvloop
 
-from slipway_runtime.wire.http1 import HEAD_TIMEOUT_S, STALL_TIMEOUT_S, HttpServer
-from slipway_runtime.wire.http1_messages import Request, Response, refusal
+from slipway_runtime.wire.http1 import HEAD_TIMEOUT_S, STALL_TIMEOUT_S
+from slipway_runtime.wire.http1_messages import Answer, Cancel, Request, Response, refusal
+from slipway_runtime.wire.http1_server import HttpServer, Limits
 
 LIMIT = 1 << 20
 IDLE_S = 60.0
@@ -23,20 +25,50 @@ PATIENCE_S = 50.0
 BIG = 32 << 20
 
 
-async def handler(request: Request) -> Response:
+def handler(request: Request, answer: Answer) -> Cancel | None:
+    """Most are answered at once, /slow later; /stream in pieces, /wait never."""
     if request.path == "/slow":
-        await asyncio.sleep(0.03)
+        return asyncio.get_running_loop().call_later(0.03, lambda: answer(echo(request))).cancel
+    if request.path == "/wait":
+        return lambda: CANCELLED.append(request.path)
+    answer(echo(request))
+    return None
+
+
+CANCELLED: list[str] = []
+
+
+def echo(request: Request) -> Response:
     if request.path == "/big":
         return Response(200, (bytes(BIG),), content_type="application/octet-stream")
     if request.path == "/404":
         return refusal(404, "not here")
+    if request.path.startswith("/stream"):
+        return Response(200, content_type="text/event-stream", stream=pieces(int(request.path.rpartition("/")[2])))
+    if request.path == "/sum":
+        body = memoryview(request.body)
+        answer = {"size": len(body), "sum": sum(body[::4099]), "aligned": address(body) % 64}
+        return Response(200, (json.dumps(answer).encode(),))
     seen = {
         "method": request.method,
         "path": request.path,
         "headers": {name.decode(): value.decode() for name, value in request.headers.items()},
-        "body": request.body.decode("latin-1"),
+        "body": bytes(request.body).decode("latin-1"),
     }
     return Response(200, (json.dumps(seen).encode(),))
+
+
+def address(body: memoryview) -> int:
+    return int(np.frombuffer(body, np.uint8).ctypes.data) + 10 if len(body) else 0
+
+
+async def pieces(count: int) -> AsyncIterator[bytes]:
+    """As many as asked for; 13 of them and the stream breaks."""
+    for number in range(count):
+        yield b"piece %d;" % number
+        if number == 13:
+            raise ConnectionError
+        await asyncio.sleep(0)
 
 
 class Site:
@@ -51,7 +83,8 @@ class Site:
 
     async def _main(self) -> None:
         self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        self.server = HttpServer(handler, max_body_bytes=LIMIT, idle_timeout_s=IDLE_S)
+        limits = Limits(body_bytes=LIMIT, held_bytes=4 * LIMIT, connections=50, idle_timeout_s=IDLE_S)
+        self.server = HttpServer(handler, limits)
         self.server.clock = lambda: time.monotonic() + self.skew_s
         self.port = await self.server.listen("127.0.0.1", 0)
         self._started.set()
@@ -235,10 +268,10 @@ def test_an_offer_to_upgrade_is_ignored(client: Client) -> None:
         assert [client.echo()["path"] for _ in range(2)] == ["/u", "/a"]
 
 
-def test_a_client_that_sends_no_more_still_gets_its_answers(client: Client) -> None:
-    client.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n" + POST)
+def test_a_client_that_sends_no_more_is_taken_for_gone(client: Client) -> None:
+    client.send(POST + b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert client.echo()["path"] == "/a"
     client.socket.shutdown(socket.SHUT_WR)
-    assert [client.echo()["path"] for _ in range(2)] == ["/slow", "/a"]
     assert client.is_closed()
 
 
@@ -408,3 +441,119 @@ def test_draining_sends_clients_away_after_all_they_asked_for(site: Site, connec
     answers = [client.answer()[1]["connection"] for _ in range(3)]
     assert answers == ["keep-alive", "keep-alive", "close"]
     assert client.is_closed()
+
+
+def large(path: str, size: int, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: h", f"Content-Length: {size}", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 300_000, LIMIT])
+@pytest.mark.parametrize("cut", [0, 1, 70_000], ids=["head alone", "with a byte", "with a part"])
+def test_a_large_body_arrives_whole_and_the_next_request_after_it(client: Client, size: int, cut: int) -> None:
+    body = bytes(range(251)) * (size // 251 + 1)
+    expected = {"size": size, "sum": sum(body[:size:4099])}
+    for _ in range(2):
+        client.send(large("/sum", size) + body[: min(cut, size)])
+        client.send(body[min(cut, size) : size] + POST)
+        answer = client.echo()
+        assert {key: answer[key] for key in expected} == expected
+        assert client.echo()["body"] == "hello"
+
+
+def test_the_tensors_of_a_large_body_are_aligned(client: Client) -> None:
+    client.send(large("/sum", 100_000, "Inference-Header-Content-Length: 10") + bytes(100_000))
+    assert client.echo()["aligned"] == 0
+
+
+def test_a_large_body_may_be_announced_and_continued(client: Client) -> None:
+    client.send(large("/sum", 100_000, "Expect: 100-continue"))
+    assert client.answer()[0] == 100
+    assert client.send(bytes(100_000)).echo()["size"] == 100_000
+
+
+def test_a_large_body_that_stops_is_let_go(site: Site, connect: Callable[[Site], Client]) -> None:
+    client = connect(site).send(large("/sum", 100_000) + bytes(50_000))
+    until(lambda: any(c._receiving for c in site.server.connections))
+    site.skew_s = STALL_TIMEOUT_S + 1
+    assert client.refused()[0] == 408
+
+
+def test_bodies_of_all_clients_together_are_bounded(site: Site, connect: Callable[[Site], Client]) -> None:
+    held = [connect(site).send(large("/sum", LIMIT) + b"x") for _ in range(4)]
+    until(lambda: site.server._held_bytes == 4 * LIMIT)
+    status, sentence = connect(site).send(POST).refused()
+    assert (status, "too many bytes" in sentence) == (503, True)
+    held.pop().close()
+    until(lambda: site.server._held_bytes == 3 * LIMIT)
+    assert connect(site).send(POST).echo()["body"] == "hello"
+    for client in held:
+        assert client.send(bytes(LIMIT - 1)).echo()["size"] == LIMIT
+    until(lambda: site.server._held_bytes == 0)
+
+
+def test_nothing_stays_reserved(site: Site, connect: Callable[[Site], Client]) -> None:
+    client = connect(site).send(CHUNKED + POST * 3 + large("/sum", 70_000) + bytes(70_000))
+    for _ in range(5):
+        client.answer()
+    connect(site).send(b"GET /wait HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello" + POST)
+    until(lambda: site.server._held_bytes == 10)
+    site.loop.call_soon_threadsafe(lambda: [c._transport.abort() for c in list(site.server.connections)])
+    until(lambda: site.server._held_bytes == 0)
+
+
+def test_one_connection_too_many_is_closed(site: Site, connect: Callable[[Site], Client]) -> None:
+    clients = [connect(site).send(POST) for _ in range(50)]
+    assert all(client.echo() for client in clients)
+    extra = connect(site)
+    with pytest.raises((ConnectionError, IndexError)):
+        extra.send(POST).answer()
+    assert clients[0].send(POST).echo()["body"] == "hello"
+
+
+def chunks(client: Client) -> list[bytes]:
+    found = []
+    while size := int(client._file.readline(), 16):
+        found.append(client.read(size))
+        client.read(2)
+    client.read(2)
+    return found
+
+
+def head(client: Client) -> dict[str, str]:
+    assert b" 200 " in client._file.readline()
+    lines = iter(lambda: client._file.readline().strip().decode(), "")
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def test_a_stream_is_chunked_and_the_connection_goes_on(client: Client) -> None:
+    for count in (0, 1, 5):
+        client.send(b"GET /stream/%d HTTP/1.1\r\nHost: h\r\n\r\n" % count)
+        assert head(client)["transfer-encoding"] == "chunked"
+        assert chunks(client) == [b"piece %d;" % number for number in range(count)]
+    assert client.send(POST).echo()["body"] == "hello"
+
+
+def test_a_stream_to_http_1_0_ends_with_the_connection(client: Client) -> None:
+    client.send(b"GET /stream/3 HTTP/1.0\r\n\r\n")
+    assert "transfer-encoding" not in head(client)
+    assert client.read() == b"piece 0;piece 1;piece 2;"
+
+
+def test_a_stream_that_breaks_is_not_taken_for_whole(client: Client) -> None:
+    client.send(b"GET /stream/20 HTTP/1.1\r\nHost: h\r\n\r\n")
+    head(client)
+    with pytest.raises((ConnectionError, ValueError)):
+        chunks(client)
+
+
+def test_a_client_that_leaves_cancels_what_it_waits_for(site: Site, connect: Callable[[Site], Client]) -> None:
+    CANCELLED.clear()
+    connect(site).send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n").close()
+    until(lambda: CANCELLED == ["/wait"])
+
+
+def test_many_pipelined_requests_do_not_pile_up_on_the_stack(client: Client) -> None:
+    count = 3000
+    client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * count)
+    assert all(client.echo()["path"] == "/" for _ in range(count))

@@ -1,0 +1,80 @@
+"""Answers that are kept: bounded in bytes, the one that was not asked for longest goes first.
+
+The key is a hash of 128 bits over names, types, shapes and bytes of the inputs, seeded anew in every process: nobody
+can prepare two inputs that share one. A model whose answers depend on anything else must not have a cache.
+"""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from slipway_runtime.tensors import Array, Parameter, Rows
+
+Key = bytes
+_ENTRY_BYTES = 200
+"""About what an entry costs beside its arrays."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    outputs: Rows
+    size_bytes: int
+
+
+class Cache:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._seed = secrets.randbits(64)
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self.size_bytes = 0
+        self.evictions = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def key(self, inputs: Rows, parameters: Mapping[str, Parameter]) -> Key:
+        """`inputs` in the model's order."""
+        digest = xxhash.xxh3_128(seed=self._seed)
+        for data in inputs:
+            digest.update(f"{data.dtype.str}{data.shape}".encode())
+            if data.dtype == object:
+                for value in data.ravel():
+                    digest.update(len(value).to_bytes(8, "little"))
+                    digest.update(value)
+            else:
+                digest.update(np.ascontiguousarray(data).data if data.size else b"")
+        if parameters:
+            digest.update(repr(sorted(parameters.items())).encode())
+        return digest.digest()
+
+    def get(self, key: Key) -> Rows | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry.outputs
+
+    def put(self, key: Key, outputs: Sequence[Array]) -> None:
+        """Keep copies, unless they are larger than the whole cache."""
+        size_bytes = _ENTRY_BYTES + sum(_size(data) for data in outputs)
+        if size_bytes > self._max_bytes or key in self._entries:
+            return
+        # Copies: an answer may be a view of its whole batch's.
+        self._entries[key] = _Entry([data.copy() for data in outputs], size_bytes)
+        self.size_bytes += size_bytes
+        while self.size_bytes > self._max_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self.size_bytes -= oldest.size_bytes
+            self.evictions += 1
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.size_bytes = 0
+
+
+def _size(data: Array) -> int:
+    return data.nbytes + (sum(map(len, data.ravel())) if data.dtype == object else 0)

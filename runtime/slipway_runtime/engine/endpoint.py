@@ -1,0 +1,235 @@
+"""One loaded version of a model, from a request that was parsed to the answer that is to be rendered.
+
+request ──▶ does it fit? ──▶ job ──▶ way (cache, sequences, batcher) ──▶ outputs named and chosen ──▶ done
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from slipway_runtime.engine.batcher import Batcher, Policy
+from slipway_runtime.engine.cache import Cache
+from slipway_runtime.engine.job import Job, JobState, Runner
+from slipway_runtime.engine.sequences import Sequences
+from slipway_runtime.engine.signature import Signature, check_outputs, chosen
+from slipway_runtime.engine.stats import Stats
+from slipway_runtime.engine.streams import Streams
+from slipway_runtime.engine.ways import Cached, Sequenced, Way
+from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Rows, Tensor
+
+Done = Callable[[InferResponse | RequestError], None]
+
+
+@dataclass(slots=True)
+class Load:
+    """What the whole server has to do."""
+
+    in_flight: int = 0
+    last_asked_s: float = 0.0
+
+
+class Ask(Job):
+    """A request on its way. `cancel` is for a client that went away: `done` is not called any more."""
+
+    __slots__ = ("_endpoint", "began_ns", "done", "request")
+
+    def __init__(self, endpoint: "Endpoint", request: InferRequest, done: Done, inputs: Rows, rows: int) -> None:
+        super().__init__(inputs, rows)
+        self._endpoint, self.request, self.done = endpoint, request, done
+        self.began_ns = time.perf_counter_ns()
+
+    def finished(self) -> None:
+        self._endpoint.finished(self)
+
+    def cancel(self) -> None:
+        self._endpoint.cancel(self)
+
+
+class Loaded(Protocol):
+    """What loading a model gives."""
+
+    @property
+    def metadata(self) -> Metadata: ...
+    @property
+    def runners(self) -> Sequence[Runner]: ...
+    @property
+    def decoupled(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class Options:
+    """`default_level` is that of requests without a priority, from 0."""
+
+    policy: Policy
+    default_level: int = 0
+    cache: Cache | None = None
+    sequences: Sequences | None = None
+
+
+class Endpoint:
+    """Must be made inside a running event loop."""
+
+    def __init__(self, name: str, version: str, model: Loaded, options: Options, load: Load) -> None:
+        self.name, self.version, self.metadata = name, version, model.metadata
+        self.stats = Stats()
+        self._policy, self._default_level, self._load = options.policy, options.default_level, load
+        self.cache = options.cache
+        self.streams = Streams(model.runners, options.policy.max_queue) if model.decoupled else None
+        self.batcher = None if model.decoupled else Batcher(model.runners, options.policy, self.stats)
+        self._way = self._way_of(options)
+        self._signature = Signature(model.metadata, name)
+        self._output_names = [spec.name for spec in model.metadata.outputs]
+        self.in_flight = 0
+
+    def _way_of(self, options: Options) -> Way | None:
+        if self.batcher is None:
+            return None
+        if options.sequences is not None:
+            return Sequenced(self.batcher, options.sequences, options.policy.timeout_s)
+        if options.cache is not None:
+            return Cached(self.batcher, options.cache, self.stats, options.policy.timeout_s)
+        return self.batcher
+
+    @property
+    def decoupled(self) -> bool:
+        return self.streams is not None
+
+    @property
+    def waiting(self) -> int:
+        queue = self.batcher or self.streams
+        return queue.waiting if queue is not None else 0
+
+    def submit(self, request: InferRequest, done: Done) -> Ask:
+        """Begin; `done` gets the answer, or why there is none, in a later turn of the loop.
+
+        Raises:
+            RequestError: when the request is not even begun; `done` is not called then.
+        """
+        try:
+            way = self._way or self._no_way()
+            ask = self._ask(request, done)
+            way.submit(ask, request.timeout_s)
+        except RequestError as error:
+            self.stats.failed(error.kind, 0)
+            raise
+        self.in_flight += 1
+        self._load.in_flight += 1
+        self._load.last_asked_s = time.monotonic()
+        return ask
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """`submit` for those who can wait. Cancelling takes the request out of the queue."""
+        answer: asyncio.Future[InferResponse | RequestError] = asyncio.get_running_loop().create_future()
+
+        def done(result: InferResponse | RequestError) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        ask = self.submit(request, done)
+        try:
+            result = await answer
+        finally:
+            ask.cancel()
+        if isinstance(result, RequestError):
+            raise result
+        return result
+
+    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        """All answers of a decoupled model; the one answer of any other."""
+        if self.streams is None:
+            yield await self.infer(request)
+            return
+        ask = self._ask(request, lambda _: None)
+        began_ns = time.perf_counter_ns()
+        limit_s = self._policy.timeout_s if request.timeout_s is None else request.timeout_s
+        kind: Kind | None = None
+        self.in_flight += 1
+        self._load.in_flight += 1
+        ended = False
+        try:
+            async for rows in self.streams.run(ask, limit_s):
+                self.stats.responses += 1
+                yield self._response(request, rows)
+            ended = True
+        except RequestError as error:
+            kind = error.kind
+            raise
+        finally:
+            took_ns = time.perf_counter_ns() - began_ns
+            self._left()
+            if ended:
+                self.stats.success += 1
+                self.stats.executions += 1
+                self.stats.inferences += ask.rows
+                self.stats.request_ns += took_ns
+            else:
+                self.stats.failed(kind, took_ns)
+
+    def finished(self, ask: Ask) -> None:
+        """The way is through with it."""
+        took_ns = time.perf_counter_ns() - ask.began_ns
+        self._left()
+        result: InferResponse | RequestError
+        if ask.error is None and ask.outputs is not None:
+            try:
+                result = self._response(ask.request, ask.outputs)
+            except RequestError as error:  # asked for an output that there is not; known only now
+                result = error
+        else:
+            result = ask.error or RequestError(Kind.INTERNAL, "the model gave neither outputs nor an error")
+        if isinstance(result, RequestError):
+            self.stats.failed(result.kind, took_ns)
+        else:
+            self.stats.success += 1
+            self.stats.request_ns += took_ns
+        ask.done(result)
+
+    def cancel(self, ask: Ask) -> None:
+        if self._way is not None and ask.state is not JobState.DONE and self._way.cancel(ask):
+            self._left()
+            self.stats.failed(None, time.perf_counter_ns() - ask.began_ns)
+
+    async def close(self) -> None:
+        for part in (self.batcher, self.streams):
+            if part is not None:
+                await part.close()
+
+    def _ask(self, request: InferRequest, done: Done) -> Ask:
+        inputs, rows = self._signature.fit(request.inputs)
+        if request.outputs is not None and self._output_names:
+            check_outputs(request.outputs, self._output_names, self.name)
+        ask = Ask(self, request, done, inputs, rows)
+        ask.key = self._signature.key(inputs)
+        ask.tenant = request.tenant
+        if request.parameters:
+            ask.parameters = request.parameters
+        if self._policy.levels > 1:
+            # 0 = the default; beyond the last level, as the last.
+            ask.level = min(request.priority - 1 if request.priority else self._default_level, self._policy.levels - 1)
+        for data in inputs:
+            ask.size_bytes += data.nbytes
+        return ask
+
+    def _no_way(self) -> NoReturn:
+        raise RequestError(
+            Kind.UNSUPPORTED,
+            f"model '{self.name}' answers by a stream (decoupled transaction policy), which ModelInfer cannot carry; "
+            "use ModelStreamInfer or generate_stream",
+        )
+
+    def _left(self) -> None:
+        self.in_flight -= 1
+        self._load.in_flight -= 1
+        self._load.last_asked_s = time.monotonic()
+
+    def _response(self, request: InferRequest, rows: Rows) -> InferResponse:
+        specs = self.metadata.outputs
+        outputs = [Tensor(spec.name, spec.datatype, data) for spec, data in zip(specs, rows, strict=True)]
+        if request.outputs is not None:
+            if not self._output_names:
+                check_outputs(request.outputs, [tensor.name for tensor in outputs], self.name)
+            return InferResponse(self.name, self.version, chosen(outputs, request), request.id)
+        return InferResponse(self.name, self.version, outputs, request.id)

@@ -1,0 +1,108 @@
+"""Requests of one sequence reach a stateful model one after the other, in the order they came. Pure.
+
+A sequence begins with a request that has sequence_start and ends with one that has sequence_end, or after a time
+without requests. Its state lives in the model; here is only who may go next.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from slipway_runtime.engine.job import Job
+from slipway_runtime.errors import Kind, RequestError, invalid
+from slipway_runtime.tensors import Parameter
+
+SequenceId = int | str
+
+
+@dataclass(slots=True)
+class _Sequence:
+    last_s: float
+    running: Job | None = None
+    waiting: deque[Job] = field(default_factory=deque)
+    ended: bool = False
+    """sequence_end has been accepted: only what waits is still to come."""
+
+
+class Sequences:
+    def __init__(self, model: str, *, idle_s: float, most: int) -> None:
+        self._model, self._idle_s, self._most = model, idle_s, most
+        self._live: dict[SequenceId, _Sequence] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def enter(self, job: Job, now_s: float) -> bool:
+        """Whether the job may go to the queue now; if not, `leave` of the one before it gives it back.
+
+        Raises:
+            RequestError: INVALID without an id, or when its sequence has not begun; FULL with too many sequences.
+        """
+        number, start, end = _flags(job, self._model)
+        sequence = self._live.get(number)
+        if sequence is None or (start and sequence.ended is False and sequence.running is None):
+            sequence = self._begin(number, start=start, now_s=now_s)
+        elif sequence.ended and not start:
+            raise self._not_begun(number)
+        sequence.last_s, sequence.ended = now_s, end
+        if sequence.running is None:
+            sequence.running = job
+            return True
+        sequence.waiting.append(job)
+        return False
+
+    def leave(self, job: Job, now_s: float) -> Job | None:
+        """The job is answered, or nobody wants its answer any more. Returns who is next, if somebody waits."""
+        number = _id(job)
+        sequence = self._live.get(number)
+        if sequence is None:
+            return None
+        if sequence.running is not job:
+            if job in sequence.waiting:
+                sequence.waiting.remove(job)
+            return None
+        sequence.last_s = now_s
+        sequence.running = sequence.waiting.popleft() if sequence.waiting else None
+        if sequence.running is None and sequence.ended:
+            del self._live[number]
+        return sequence.running
+
+    def _begin(self, number: SequenceId, *, start: bool, now_s: float) -> _Sequence:
+        if not start:
+            raise self._not_begun(number)
+        if number not in self._live and len(self._live) >= self._most:
+            self._forget_idle(now_s)
+        if number not in self._live and len(self._live) >= self._most:
+            raise RequestError(
+                Kind.FULL, f"model '{self._model}' has {self._most} sequences already, end one or try again later"
+            )
+        sequence = self._live[number] = _Sequence(now_s)
+        return sequence
+
+    def _forget_idle(self, now_s: float) -> None:
+        idle = [number for number, s in self._live.items() if s.running is None and now_s - s.last_s >= self._idle_s]
+        for number in idle:
+            del self._live[number]
+
+    def _not_begun(self, number: SequenceId) -> RequestError:
+        return invalid(
+            f"inference request for sequence {number} to model '{self._model}' must specify the START flag on the "
+            "first request of the sequence"
+        )
+
+
+def _id(job: Job) -> SequenceId:
+    value = job.parameters.get("sequence_id", 0)
+    return value if isinstance(value, int | str) else 0
+
+
+def _flags(job: Job, model: str) -> tuple[SequenceId, bool, bool]:
+    number = _id(job)
+    if not number:
+        raise invalid(
+            f"inference request to model '{model}' must specify a non-zero or non-empty correlation ID (sequence_id)"
+        )
+    return number, _is(job.parameters.get("sequence_start")), _is(job.parameters.get("sequence_end"))
+
+
+def _is(value: Parameter | None) -> bool:
+    return value is True or value == 1

@@ -1,0 +1,209 @@
+"""Loads a model of any kind into runners, warms it up, gives its memory back. Imports torch for PyTorch models only.
+
+What runs code of the model's author (model.py, a class by name, native code of AOTInductor) is refused unless the
+administrator allowed it: the options say so, not the model.
+"""
+
+import ctypes
+import gc
+from dataclasses import dataclass, field, replace
+
+from slipway_runtime.engine.job import Runner
+from slipway_runtime.errors import BadConfig, BadModel, RequestError
+from slipway_runtime.models import warmup
+from slipway_runtime.models.artifacts import Artifact
+from slipway_runtime.models.call import OwnCall, WithControls
+from slipway_runtime.models.config import ModelConfig
+from slipway_runtime.models.options import Options, options_of
+from slipway_runtime.tensors import Metadata, TensorSpec
+
+_CODE = {
+    "python": "is Python code",
+    "aotinductor": "is an AOTInductor package, which is native code",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """The administrator's word. `allowed_classes` are patterns like "my.models:*" for parameters.class."""
+
+    device: str = "auto"
+    threads: int = 1
+    allow_code: bool = False
+    allowed_classes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """One version of a model. `metadata` changes once where a first answer tells what the outputs are."""
+
+    artifact: Artifact
+    config: ModelConfig
+    metadata: Metadata
+    options: Options
+    runners: list[Runner] = field(default_factory=list)
+    decoupled: bool = False
+
+    def warm_up(self) -> bool:
+        """Every instance answers requests of its own for all shapes that matter. Whether there were any.
+
+        Raises:
+            BadModel: one of them failed.
+        """
+        calls = warmup.calls(self.metadata, self.config, self.options.buckets, self.artifact.folder)
+        for runner in self.runners:
+            for call in calls:
+                self._answer(runner, call)
+            self._probe(runner)
+        return bool(calls)
+
+    def close(self) -> None:
+        """Let go of the model and of its memory. Nothing may run any more."""
+        for runner in self.runners:
+            runner.close()
+        self.runners.clear()
+        release_memory()
+
+    def _answer(self, runner: Runner, call: OwnCall) -> None:
+        try:
+            if self.decoupled:
+                next(stream := runner.stream(call), None)
+                stream.close()  # type: ignore[attr-defined]
+                return
+            (answer,) = runner.run([call])
+            if isinstance(answer, RequestError):
+                raise answer
+        except RequestError as exc:
+            raise BadModel(
+                f"model file '{self.artifact.path}' was loaded, but its first (warm-up) request failed: {exc.message}; "
+                "run it once on zeros where it was made"
+            ) from exc
+
+    def _probe(self, runner: Runner) -> None:
+        probe = getattr(runner, "probe", None)
+        if probe and (call := warmup.random_call(self.metadata, 1)):
+            try:
+                probe(call)
+            except RequestError:
+                return  # a model that fails on random numbers is not one that can be asked; it copies its inputs
+
+
+def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
+    """The model in as many instances as its config wants, not warmed up.
+
+    Raises:
+        BadModel: it cannot be loaded or its config does not fit it.  BadConfig: it needs what is not allowed or there.
+    """
+    if artifact.format in _CODE and not options.allow_code:
+        raise BadConfig(
+            f"model file '{artifact.path}' {_CODE[artifact.format]}, which runs with the server's rights; "
+            "allow it with --allow-code if you trust who made it"
+        )
+    own = options_of(artifact.config)
+    _check_served(artifact, own)
+    devices = _devices(artifact.config, own, options)
+    if artifact.format == "python":
+        model = _python(artifact, own, devices)
+    elif artifact.format == "onnx":
+        model = _onnx(artifact, own, devices, options.threads)
+    elif artifact.format == "ensemble":
+        raise BadModel(f"model '{artifact.default_name}' is an ensemble, which has nothing to load")
+    else:
+        from slipway_runtime.models.torch_load import load_torch  # noqa: PLC0415 - torch takes seconds
+
+        model = load_torch(artifact, own, devices, options)
+    if (batching := artifact.config.sequence_batching) and batching.controls:
+        batched = artifact.config.max_batch > 0
+        model.runners[:] = [WithControls(runner, batching.controls, batched=batched) for runner in model.runners]
+    return model
+
+
+def release_memory() -> None:
+    """Give back what Python and malloc keep for later."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # not glibc
+        return
+
+
+def _check_served(artifact: Artifact, own: Options) -> None:
+    """Options that this kind of model cannot honour."""
+    kind = artifact.format
+    eager = kind == "safetensors"
+    wrong = {
+        "dtype": own.dtype and kind not in ("torchscript", "safetensors"),
+        "compile": own.compile and kind not in ("torch-export", "safetensors"),
+        "quantization": own.quantization != "none" and not eager,
+        "class": own.class_name and not eager,
+        "class_args": own.class_args and not eager,
+    }
+    for name, refused in wrong.items():
+        if refused:
+            raise BadModel(f"parameter '{name}' has no meaning for '{artifact.path}', which is {kind}; remove it")
+    if eager and not own.class_name:
+        raise BadModel(
+            f"model file '{artifact.path}' holds weights only; name the class they belong to: parameters.class = "
+            "MODULE:CLASS"
+        )
+
+
+def _devices(config: ModelConfig, own: Options, options: LoadOptions) -> list[str]:
+    """The device of every instance. The model's own word wins over the server's, except that cpu is the last one."""
+    default = own.device if own.device != "auto" else options.device
+    devices = []
+    for group in config.instances:
+        if group.kind == "KIND_CPU":
+            devices += ["cpu"] * group.count
+        elif group.kind == "KIND_GPU" or group.gpus:
+            devices += [f"cuda:{gpu}" for gpu in group.gpus or (0,) for _ in range(group.count)]
+        else:
+            devices += [default] * group.count
+    devices = devices or [default]
+    if options.device == "cpu" and (wanted := [device for device in devices if device.startswith("cuda")]):
+        raise BadConfig(f"the config asks for device {wanted[0]}, but the server was started with --device cpu")
+    return devices
+
+
+def _python(artifact: Artifact, own: Options, devices: list[str]) -> LoadedModel:
+    from slipway_runtime.models import python_model as code  # noqa: PLC0415 - needed by such models only
+
+    config = artifact.config
+    if not config.inputs or not config.outputs:
+        raise BadModel(f"'{artifact.path}' needs a config with input and output: Python code does not tell its own")
+    found = code.load_class(artifact)
+    decoupled = config.decoupled or code.is_stream(found)
+    metadata = Metadata("python", config.inputs, config.outputs, config.max_batch, config.ignored)
+    model = LoadedModel(artifact, replace(config, decoupled=decoupled), metadata, own, [], decoupled)
+    names = _input_names(config, metadata.inputs)
+    for instance, device in enumerate(devices):
+        context = code.Context(
+            name=config.name or artifact.default_name,
+            version=artifact.version,
+            folder=artifact.path.parent,
+            device=device,
+            max_batch=config.max_batch,
+            parameters=config.parameters,
+            instance=instance,
+        )
+        loop = code.Loop()
+        made = code.make(found, artifact, context, loop)
+        model.runners.append(code.PythonRunner(made, loop, metadata, names, decoupled=decoupled))
+    return model
+
+
+def _onnx(artifact: Artifact, own: Options, devices: list[str], threads: int) -> LoadedModel:
+    from slipway_runtime.models.onnx_runner import OnnxRunner, open_session, signature  # noqa: PLC0415
+
+    ignored = tuple(f"parameters.{name}" for name in own.others)
+    sessions = {device: open_session(artifact.path, device, threads) for device in dict.fromkeys(devices)}
+    metadata = signature(sessions[devices[0]], artifact.config, artifact.path)
+    metadata = replace(metadata, ignored=(*metadata.ignored, *ignored))
+    names = _input_names(artifact.config, metadata.inputs)
+    runners: list[Runner] = [OnnxRunner(sessions[device], metadata, names) for device in devices]
+    return LoadedModel(artifact, artifact.config, metadata, own, runners, artifact.config.decoupled)
+
+
+def _input_names(config: ModelConfig, inputs: tuple[TensorSpec, ...]) -> list[str]:
+    controls = config.sequence_batching.controls if config.sequence_batching else ()
+    return [*(spec.name for spec in inputs), *(control.name for control in controls)]

@@ -1,0 +1,62 @@
+"""Large request bodies: read from the socket straight into the memory they stay in.
+
+The usual way a body is copied three times (out of the socket, out of the parser, together). One of tensors is mostly
+copying, so when its length is known and large, the parser steps aside until all of it is there.
+
+    data_received ──▶ parser ──▶ head is complete, Content-Length is large ──▶ LargeBody takes over the transport
+                        ▲                                                            │
+                        └──────────── a new parser, when the body is complete ◀──────┘
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+
+LARGE_BYTES = 64 * 1024
+_ALIGNMENT = 64
+
+
+class LargeBody(asyncio.BufferedProtocol):
+    """Stands in for `owner` as the transport's protocol. `complete` is called when the last byte is there."""
+
+    def __init__(self, owner: asyncio.Protocol, size: int, prefix: int, complete: Callable[[], None]) -> None:
+        """`prefix` bytes come before the tensors, which are to lie at an address that suits any type."""
+        self._owner, self._size, self._complete = owner, size, complete
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        begin = -(memory.ctypes.data + prefix) % _ALIGNMENT
+        self.body = memoryview(memory)[begin : begin + size]
+        self._filled = 0
+        self.progressed: Callable[[], None] = lambda: None
+
+    @property
+    def missing(self) -> int:
+        return self._size - self._filled
+
+    def put(self, data: bytes | memoryview) -> None:
+        """What had been read before. Never more than is missing."""
+        self.body[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
+
+    # --- asyncio's side
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.body[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self.progressed()
+        if not self.missing:
+            self._complete()
+
+    def eof_received(self) -> bool | None:
+        return self._owner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._owner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._owner.resume_writing()
