@@ -87,13 +87,12 @@ def check(request: InferRequest) -> None:
 
 def run(seed: int, once: Callable[[Random], InferRequest | None]) -> None:
     """Both outcomes must happen, or this would test nothing."""
-    random = Random(seed)
+    random = Random(seed)  # noqa: S311 - chance that comes again, not secrets
     accepted = refused = 0
     for _ in range(COUNT):
         try:
             request = once(random)
-        except RequestError as error:
-            assert error.message
+        except RequestError:
             refused += 1
             continue
         if request is not None:

@@ -190,7 +190,7 @@ def test_parameters_of_every_kind_arrive() -> None:
 
 
 def test_parameters_of_an_answer_keep_their_kind() -> None:
-    given = {"flag": True, "count": -3, "large": 2**64 - 1, "ratio": 0.5, "word": "w"}
+    given: dict[str, Any] = {"flag": True, "count": -3, "large": 2**64 - 1, "ratio": 0.5, "word": "w"}
     answer = protos.render(InferResponse("m", "1", [], parameters=given))
     assert protos.values_of(answer.parameters) == given
 

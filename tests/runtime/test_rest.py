@@ -313,7 +313,7 @@ def test_texts_in_json_are_bytes_and_come_back_as_texts(nested: bool) -> None:
     (tensor,) = parse(body_of({"name": "t", "datatype": "BYTES", "shape": [2, 2], "data": data})).inputs
     assert tensor.data.tolist() == [[text.encode() for text in row] for row in values]
     (body,), _ = render(InferResponse("m", "1", [tensor]), InferRequest([]))
-    assert json.loads(body)["outputs"][0]["data"] == [text for row in values for text in row]
+    assert json.loads(bytes(body))["outputs"][0]["data"] == [text for row in values for text in row]
 
 
 def test_bytes_that_are_no_text_need_binary_output() -> None:
@@ -434,14 +434,14 @@ def test_nan_is_written_however_many_values_there_are(count: int) -> None:
     other = Tensor("n", "FP32", np.ones(4000, np.float32))
     response = InferResponse("null", "1", [other, Tensor("t", "FP64", data)], "null")
     (body,), _ = render(response, InferRequest([]))
-    answer = json.loads(body)
+    answer = json.loads(bytes(body))
     assert math.isnan(answer["outputs"][1]["data"][-1])
     assert answer["id"] == "null"
 
 
 def test_what_is_called_null_is_not_taken_for_a_lost_number() -> None:
     (body,), _ = render(InferResponse("null", "1", [Tensor("t", "FP32", np.ones(1, np.float32))]), InferRequest([]))
-    assert json.loads(body)["outputs"][0]["data"] == [1.0]
+    assert json.loads(bytes(body))["outputs"][0]["data"] == [1.0]
 
 
 def test_without_a_place_for_it_shared_memory_is_refused() -> None:
@@ -478,7 +478,7 @@ def test_inputs_and_outputs_in_shared_memory() -> None:
     assert request.inputs[0].data.tolist() == [1, 2]
     answered = InferResponse("m", "1", [Tensor("y", "FP32", request.inputs[0].data * 2)])
     (head,), _ = render(answered, request, regions=memory)
-    output = json.loads(head)["outputs"][0]
+    output = json.loads(bytes(head))["outputs"][0]
     assert output["parameters"] == {**where, "shared_memory_offset": 8}
     assert "data" not in output
     assert np.frombuffer(memory.memory[8:], np.float32).tolist() == [2, 4]

@@ -1,4 +1,4 @@
-"""REST routes: what is found where, how failures are answered, what headers ask for. tritonclient's part is elsewhere."""
+"""REST routes: what is found where, how failures are answered, what headers ask for, streams, V1 and generate."""
 
 import asyncio
 import gzip

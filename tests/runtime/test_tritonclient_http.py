@@ -178,13 +178,15 @@ async def test_system_shared_memory_in_and_out(client: Any, segment: posix.Share
     ]
     with pytest.raises(InferenceServerException, match="already in manager"):
         await client.register_system_shared_memory("region", f"/{segment.name}", 192)
-    segment.buf[64:128] = A.tobytes()
+    buffer = memoryview(segment.buf or b"")
+    buffer[64:128] = A.tobytes()
     inputs = [sync_client.InferInput("INPUT0", [1, 16], "INT32"), tensor("INPUT1", B, "INT32")]
     inputs[0].set_shared_memory("region", 64)
     outputs = [sync_client.InferRequestedOutput("OUTPUT0"), sync_client.InferRequestedOutput("OUTPUT1")]
     outputs[0].set_shared_memory("region", 64, 128)
     result = await client.infer("simple", inputs, outputs=outputs)
-    assert (np.frombuffer(bytes(segment.buf[192:256]), np.int32) == (A + B)[0]).all()
+    assert (np.frombuffer(bytes(buffer[192:256]), np.int32) == (A + B)[0]).all()
+    buffer.release()
     assert (result.as_numpy("OUTPUT1") == A - B).all()
     outputs[0].set_shared_memory("region", 32, 0)
     with pytest.raises(InferenceServerException, match="should be at least 64 bytes to hold the results"):
@@ -223,11 +225,12 @@ async def test_trace_and_log_settings(site: Site, client: Any) -> None:
     ],
 )
 async def test_refusals_have_their_status(
-    site: Site, client: Any, model: str, error: Exception | None, status: str, sentence: str
+    site: Site, model: str, error: Exception | None, status: str, sentence: str
 ) -> None:
     site.api.fail_next = error
-    with pytest.raises(InferenceServerException, match=sentence) as refused:
-        await client.infer(model, simple())
+    async with aio.InferenceServerClient(site.address) as client:
+        with pytest.raises(InferenceServerException, match=sentence) as refused:
+            await client.infer(model, simple())
     assert refused.value.status() == status
 
 
