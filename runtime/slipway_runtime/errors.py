@@ -42,7 +42,6 @@ class Kind(StrEnum):
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too large"
     DEADLINE = "deadline"
-    FULL = "full"
     EXISTS = "already exists"
     INTERNAL = "internal"
 
