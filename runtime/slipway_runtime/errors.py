@@ -39,6 +39,7 @@ class Kind(StrEnum):
     INVALID = "invalid"
     NOT_FOUND = "not found"
     UNAVAILABLE = "unavailable"
+    FULL = "full"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too large"
     DEADLINE = "deadline"

@@ -258,10 +258,14 @@ class Service:
         return self.exposition.render([entry.endpoint for entry in self._all()], gpus())
 
     def load_report(self) -> dict[str, float]:
-        """For a load balancer that asks (ORCA): what waits and what runs."""
+        """For a load balancer that asks (ORCA): 0.5 = half of the instances have work, above 1 = requests wait."""
         endpoints = [entry.endpoint for entry in self._all()]
         waiting = sum(endpoint.waiting for endpoint in endpoints)
-        return {"queue_requests": float(waiting), "running_requests": float(self.in_flight - waiting)}
+        return {
+            "application_utilization": max((endpoint.utilization for endpoint in endpoints), default=0.0),
+            "named_metrics.queue_requests": float(waiting),
+            "named_metrics.running_requests": float(self.in_flight - waiting),
+        }
 
     # --- ours
 

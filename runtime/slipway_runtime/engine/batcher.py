@@ -82,6 +82,12 @@ class Batcher:
         """Requests that the model has."""
         return self._taken - self._returned
 
+    @property
+    def utilization(self) -> float:
+        """Instances that have a batch and batches that wait, by instance: above 1 it cannot keep up."""
+        busy = sum(instance.busy for instance in self._instances)
+        return (busy + self._queue.rows / self._policy.max_rows) / len(self._instances)
+
     def waiting_by_tenant(self) -> dict[tuple[int, str], int]:
         with self._lock:
             return self._queue.waiting_by_tenant()

@@ -101,6 +101,12 @@ class Endpoint:
         return self._model.metadata
 
     @property
+    def utilization(self) -> float:
+        """How much of what the instances can do at once is asked for; above 1 requests wait."""
+        queue = self.batcher or self.streams
+        return queue.utilization if queue is not None else 0.0
+
+    @property
     def waiting(self) -> int:
         queue = self.batcher or self.streams
         return queue.waiting if queue is not None else 0

@@ -37,6 +37,11 @@ class Streams:
         self.running = 0
         self._closed = False
 
+    @property
+    def utilization(self) -> float:
+        """Streams that run and wait, by instance."""
+        return (self.running + self.waiting) / len(self._runners)
+
     async def run(self, job: Job, timeout_s: float) -> AsyncGenerator[Rows, None]:
         """The answers, one after the other; closing the iterator ends the model's work at its next answer.
 

@@ -71,7 +71,8 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._sender.write(limits.OUR_HELLO)
         self._host.opened(self)
         if self._host.draining:
-            self.drain()
+            # Not at once: a client takes that for a connection that failed, and waits before it tries again.
+            self._loop.call_later(limits.LATE_STAY_S, self.drain)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._sender.closing = True

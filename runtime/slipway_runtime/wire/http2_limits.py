@@ -11,6 +11,8 @@ MIN_RATE_BPS = 10_000.0
 """Bytes per second that count as going on: a byte now and then does not keep what is held for it."""
 LAST_STREAM_S = 1.0
 """For a peer that does not answer the PING after the GOAWAY that asks it to leave."""
+LATE_STAY_S = 1.0
+"""For a client that connects while the server drains, until it is asked to leave."""
 LINGER_S = 1.0
 """Between two bytes of our last words and the end of the socket: time for the peer to read them."""
 
