@@ -1,4 +1,4 @@
-"""A source of models that are Python functions, and a whole service on it: states and protocols without files or torch."""
+"""A source of models that are Python functions, and a whole service on it: no files, no torch."""
 
 import asyncio
 import json

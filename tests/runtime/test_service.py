@@ -1,4 +1,4 @@
-"""Which models there are, in which state, and what becomes of requests while that changes. Models are functions here."""
+"""Which models there are, in which state, and what becomes of requests while that changes. No torch."""
 
 import asyncio
 import re
