@@ -343,7 +343,9 @@ async def test_a_wrong_compressed_body_is_refused(
 
 async def test_metrics_have_tritons_names_and_add_up(world: World) -> None:
     await world.start()
-    two = {"inputs": [{**X, "shape": [2, 2], "data": [1, 2, 3, 4]}, {**N, "shape": [2, 1], "data": [1, 2]}]}
+    two: dict[str, Any] = {
+        "inputs": [{**X, "shape": [2, 2], "data": [1, 2, 3, 4]}, {**N, "shape": [2, 1], "data": [1, 2]}]
+    }
     await world.infer(**two)
     await world.infer()
     await world.infer(inputs=[X])

@@ -22,7 +22,6 @@ from slipway_runtime.tensors import (
     InferRequest,
     InferResponse,
     OutputChoice,
-    Region,
     Tensor,
     bytes_of,
 )
@@ -57,7 +56,8 @@ def render(
                 tensor = as_classes(tensor, choice, entry)
         output: JsonObject = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.data.shape}
         if region is not None:
-            output["parameters"] = _share(tensor, region, regions)
+            # Without parameters, as Triton: its C++ client takes any for those of binary data, and fails.
+            served(regions).write(region, bytes_of(tensor), tensor.name)
         elif binary:
             raw = bytes_of(tensor)
             tail.append(raw)
@@ -78,16 +78,6 @@ FEW_BYTES = 16 * 1024
 def as_classes(tensor: Tensor, choice: OutputChoice, entry: Entry | None) -> Tensor:
     labels = entry.labels(tensor.name) if entry is not None else None
     return classified(tensor, choice.classes, labels, batched=entry is not None and entry.metadata.max_batch > 0)
-
-
-def _share(tensor: Tensor, region: Region, regions: Regions | None) -> JsonObject:
-    raw = bytes_of(tensor)
-    served(regions).write(region, raw, tensor.name)
-    return {
-        "shared_memory_region": region.name,
-        "shared_memory_offset": region.offset,
-        "shared_memory_byte_size": len(raw),
-    }
 
 
 def _values(tensor: Tensor) -> Array | orjson.Fragment | list[str]:
