@@ -112,7 +112,9 @@ async def test_a_high_priority_waits_for_one_batch_at_most(sleeper: ServerProces
         waited = []
         for _ in range(10):
             before = seen
-            waited.append(await ask(client, "high", priority=1) - before)
+            own = await ask(client, "high", priority=1)
+            waited.append(own - before)
+            seen = max(seen, own)
         for task in crowd:
             task.cancel()
         await asyncio.gather(*crowd, return_exceptions=True)
@@ -135,7 +137,7 @@ async def test_a_deadline_missed_is_answered_within_5_ms(sleeper: ServerProcess)
         await asyncio.sleep(2 * BATCH_S)
         for _ in range(ASKS // 2):
             began_s = time.perf_counter()
-            with pytest.raises(InferenceServerException, match="timeout expired after 0.15 s"):
+            with pytest.raises(InferenceServerException, match=r"timeout expired after 0\.1[45]"):
                 await ask(client, "late", timeout=limit_us)
             late_ms.append(1e3 * (time.perf_counter() - began_s) - limit_us / 1e3)
         logged = await asyncio.gather(*(by_rest(sleeper, limit_us) for _ in range(8)))
