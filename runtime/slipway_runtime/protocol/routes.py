@@ -208,7 +208,7 @@ class Routes:
         answer(response)
 
     def _compress(self, header: bytes, response: Response) -> None:
-        """Only what inference answers: tritonclient.http.aio says that it takes gzip always, but reads it only there."""
+        """Only what inference answers: tritonclient.http.aio asks for gzip always, but reads it only there."""
         above_bytes = self._options.compress_above_bytes
         if above_bytes is None or sum(map(len, response.body)) <= above_bytes:
             return
