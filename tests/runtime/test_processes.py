@@ -176,7 +176,7 @@ def test_a_model_that_cannot_be_loaded_says_so_through_its_process(tmp_path: Pat
     with pytest.raises(BadModel, match="failed to load: OSError: no weights"):
         load(find(str(folder_of(tmp_path, broken, CONFIG))), OPTIONS)
     hungry = "class Model:\n  def load(self, c): import os; os.kill(os.getpid(), 9)\n  def infer(self, b): ..."
-    with pytest.raises(BadModel, match="process died while it loaded .by signal 9.; give it more memory"):
+    with pytest.raises(BadModel, match=r"process died while it loaded .by signal 9.; give it more memory"):
         load(find(str(folder_of(tmp_path, hungry, CONFIG))), OPTIONS)
 
 
