@@ -531,3 +531,15 @@ def test_python_and_onnx_models_do_without_torch(tmp_path: Path, samples: Path) 
     onnx_file(tmp_path / "model.onnx", ADD_SUB, {"a": (F, [2]), "b": (F, [2])}, {"sum": (F, [2]), "rest": (F, [2])})
     assert not cycles(tmp_path, 1)[2]
     assert cycles(samples / "hello", 1)[2]
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "runtime.md").read_text()
+    source = text.partition("## Your own code")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "words.txt").write_text("yes no")
+    model = code(tmp_path, source, config_of({"word": ("STRING", [1])}, {"known": ("BOOL", [1])}))
+    asked = [OwnCall([np.array([[word]], object)], 1, {"tenant": "a"}) for word in (b"yes", b"maybe")]
+    assert [rows[0].tolist() for rows in answers(model, asked)] == [[[True]], [[False]]]
+    (refused,) = model.runners[0].run([OwnCall(asked[0].inputs, 1)])
+    assert isinstance(refused, RequestError)
+    assert refused.message == "tenant is missing"
