@@ -507,6 +507,7 @@ def cycles(folder: Path, count: int) -> tuple[int, int, bool]:
     return int(before), int(after), has_torch == "True"
 
 
+@pytest.mark.timeout(3600 if FULL else 300)
 @pytest.mark.parametrize("kind", ["torchscript", "torch-export"])
 def test_unloading_gives_memory_back(tmp_path: Path, kind: str) -> None:
     """20 MB of weights each time; kept, they would be a gigabyte in the end."""

@@ -52,6 +52,11 @@ class LoadedModel:
         """To be filled in by whoever loads it."""
         return cls(artifact, artifact.config, Metadata("", (), ()), Options())
 
+    @property
+    def broken(self) -> str:
+        """Why no request can be answered any more until the process ends, if that is so: the GPU's context is lost."""
+        return next((why for runner in self.runners if (why := getattr(runner, "broken", ""))), "")
+
     def warm_up(self) -> bool:
         """Every instance answers requests of its own for all shapes that matter. Whether there were any.
 
