@@ -39,10 +39,10 @@ class Kind(StrEnum):
     INVALID = "invalid"
     NOT_FOUND = "not found"
     UNAVAILABLE = "unavailable"
+    FULL = "full"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too large"
     DEADLINE = "deadline"
-    FULL = "full"
     EXISTS = "already exists"
     INTERNAL = "internal"
 

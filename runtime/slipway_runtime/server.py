@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from slipway_runtime.errors import BadConfig, Failure
 from slipway_runtime.memory import keep_large_blocks
 from slipway_runtime.observe import Tracer, logged
-from slipway_runtime.protocol.grpc_own import methods_by_path
 from slipway_runtime.protocol.grpc_services import all_rpcs
+from slipway_runtime.protocol.http2_methods import http2_methods
 from slipway_runtime.protocol.methods import Methods
 from slipway_runtime.protocol.routes import RestOptions, Routes
 from slipway_runtime.protocol.shared_memory import SharedMemory
@@ -116,14 +116,14 @@ class Server:
 
     def _grpc_servers(self) -> "tuple[GrpcServer | None, GrpcioServer | None]":
         settings = self._settings
-        inference = Methods(self._service, self._memory, settings.tenant_header.lower())
+        inference = Methods(self._service, self._memory, settings.tenant_header.lower().encode())
         rpcs = all_rpcs(self._service, inference)
         full_exhausts = settings.full_status == 429
         if settings.grpc_backend == "grpcio":
             from slipway_runtime.protocol.grpcio_server import GrpcServer as Fallback  # noqa: PLC0415 - only if wanted
 
             return None, Fallback(rpcs, settings.max_body_bytes, full_exhausts=full_exhausts)
-        methods = methods_by_path(rpcs, inference, full_exhausts=full_exhausts)
+        methods = http2_methods(rpcs, inference, full_exhausts=full_exhausts)
         own = GrpcServer(
             methods,
             max_message_bytes=settings.max_body_bytes,

@@ -219,7 +219,7 @@ class FakeApi:
             if name in ("", entry.name) and version in ("", entry.version)
         ]
 
-    def index(self, ready_only: bool) -> list[dict[str, Any]]:  # noqa: FBT001
+    def index(self, ready_only: bool) -> list[dict[str, Any]]:
         rows = []
         for name, version in self._entries:
             ready = name not in self._unloaded

@@ -14,7 +14,22 @@ from hypothesis.extra import numpy as hnp
 
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.protocol import rest
-from slipway_runtime.tensors import BINARY_ONLY, DTYPES, InferRequest, InferResponse, OutputChoice, Tensor
+from slipway_runtime.protocol.rest_answers import render
+from slipway_runtime.tensors import (
+    BINARY_ONLY,
+    DTYPES,
+    InferRequest,
+    InferResponse,
+    Metadata,
+    OutputChoice,
+    Region,
+    Tensor,
+    TensorSpec,
+    bytes_of,
+    from_bytes,
+    texts_array,
+)
+from tests.runtime.fuzz import examples
 
 JSON_TYPES = sorted(set(DTYPES) - BINARY_ONLY)
 
@@ -29,13 +44,26 @@ def tensors(datatypes: list[str]) -> st.SearchStrategy[Tensor]:
     )
 
 
+def texts() -> st.SearchStrategy[Tensor]:
+    shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+    return shapes.flatmap(
+        lambda shape: st.lists(st.binary(max_size=6), min_size=math.prod(shape), max_size=math.prod(shape)).map(
+            lambda values: Tensor("t", "BYTES", texts_array(values, shape))
+        )
+    )
+
+
 def body_of(*inputs: dict[str, Any], **more: Any) -> bytes:
     return orjson.dumps({"inputs": list(inputs), **more}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def refusal_of(body: bytes, header: str | None = None) -> str:
+def parse(body: bytes, header: int | str | None = None) -> InferRequest:
+    return rest.parse(body, None if header is None else str(header).encode())
+
+
+def refusal_of(body: bytes, header: int | str | None = None) -> str:
     with pytest.raises(RequestError) as caught:
-        rest.parse(body, header)
+        parse(body, header)
     assert caught.value.kind is Kind.INVALID
     return caught.value.message
 
@@ -43,7 +71,8 @@ def refusal_of(body: bytes, header: str | None = None) -> str:
 X = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2.5]}
 
 
-@given(st.lists(tensors(list(DTYPES)), min_size=1, max_size=4))
+@examples(20_000)
+@given(st.lists(tensors(list(DTYPES)) | texts(), min_size=1, max_size=4))
 def test_binary_tensors_arrive_bit_for_bit(sent: list[Tensor]) -> None:
     head = body_of(
         *(
@@ -51,21 +80,21 @@ def test_binary_tensors_arrive_bit_for_bit(sent: list[Tensor]) -> None:
                 "name": f"t{i}",
                 "datatype": t.datatype,
                 "shape": t.data.shape,
-                "parameters": {"binary_data_size": t.data.nbytes},
+                "parameters": {"binary_data_size": len(bytes_of(t))},
             }
             for i, t in enumerate(sent)
         )
     )
-    request = rest.parse(head + b"".join(t.data.tobytes() for t in sent), str(len(head)))
+    request = parse(head + b"".join(bytes_of(t) for t in sent), len(head))
     for index, (got, tensor) in enumerate(zip(request.inputs, sent, strict=True)):
         assert (got.name, got.datatype, got.data.shape) == (f"t{index}", tensor.datatype, tensor.data.shape)
-        assert got.data.tobytes() == tensor.data.tobytes()
+        assert bytes_of(got) == bytes_of(tensor)
 
 
 def test_binary_tensors_are_views_not_copies() -> None:
     head = body_of({"name": "x", "datatype": "FP32", "shape": [4], "parameters": {"binary_data_size": 16}})
     body = head + np.arange(4, dtype=np.float32).tobytes()
-    assert np.shares_memory(rest.parse(body, str(len(head))).inputs[0].data, np.frombuffer(body, np.uint8))
+    assert np.shares_memory(parse(body, len(head)).inputs[0].data, np.frombuffer(body, np.uint8))
 
 
 @given(st.booleans(), tensors(JSON_TYPES))
@@ -74,7 +103,7 @@ def test_json_tensors_arrive_bit_for_bit_nested_or_flat(nested: bool, sent: Tens
     values = json.dumps((data if nested and data.ndim else data.reshape(-1)).tolist())
     head = json.dumps({"name": "t", "datatype": sent.datatype, "shape": data.shape})
     body = f'{{"inputs":[{head[:-1]},"data":{values}}}]}}'.encode()
-    got = rest.parse(body, None).inputs[0].data
+    got = parse(body).inputs[0].data
     assert got.dtype == data.dtype
     assert got.shape == data.shape
     assert got.tobytes() == data.tobytes()
@@ -83,14 +112,14 @@ def test_json_tensors_arrive_bit_for_bit_nested_or_flat(nested: bool, sent: Tens
 def test_json_and_binary_inputs_mix() -> None:
     binary = {"name": "b", "datatype": "INT8", "shape": [3], "parameters": {"binary_data_size": 3}}
     head = body_of(binary, X, {**binary, "name": "c"})
-    b, x, c = rest.parse(head + b"\x01\x02\x03\xff\xfe\xfd", str(len(head))).inputs
+    b, x, c = parse(head + b"\x01\x02\x03\xff\xfe\xfd", len(head)).inputs
     assert (b.data.tolist(), x.data.tolist(), c.data.tolist()) == ([1, 2, 3], [1, 2.5], [-1, -2, -3])
 
 
 @given(tensors(JSON_TYPES), st.one_of(st.none(), st.text(max_size=5)))
 def test_a_json_answer_says_what_the_tensor_holds(tensor: Tensor, request_id: str | None) -> None:
     response = InferResponse("m", "1", [tensor], request_id)
-    buffers, head_length = rest.render(response, InferRequest([]))
+    buffers, head_length = render(response, InferRequest([]))
     assert head_length is None
     answer = json.loads(b"".join(buffers))
     assert ("id" in answer) == (request_id is not None)
@@ -102,14 +131,14 @@ def test_a_json_answer_says_what_the_tensor_holds(tensor: Tensor, request_id: st
 
 def test_nan_and_infinity_are_written_not_lost() -> None:
     tensor = Tensor("t", "FP32", np.array([math.nan, math.inf, -math.inf, 1], np.float32))
-    (body,), _ = rest.render(InferResponse("m", "1", [tensor]), InferRequest([]))
+    (body,), _ = render(InferResponse("m", "1", [tensor]), InferRequest([]))
     assert b"[NaN, Infinity, -Infinity, 1.0]" in bytes(body)
 
 
 @given(st.lists(st.tuples(tensors(JSON_TYPES), st.booleans()), min_size=1, max_size=4))
 def test_each_output_comes_as_it_was_asked_for(outputs: list[tuple[Tensor, bool]]) -> None:
     request = InferRequest([], outputs=[OutputChoice("t", binary) for _, binary in outputs])
-    buffers, head_length = rest.render(InferResponse("m", "1", [t for t, _ in outputs]), request)
+    buffers, head_length = render(InferResponse("m", "1", [t for t, _ in outputs]), request)
     body = b"".join(buffers)
     answer = json.loads(body[:head_length])
     offset = head_length or len(body)
@@ -124,27 +153,30 @@ def test_each_output_comes_as_it_was_asked_for(outputs: list[tuple[Tensor, bool]
 
 def test_the_request_says_which_outputs_in_which_form() -> None:
     asked = [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}]
-    request = rest.parse(body_of(X, id="7", outputs=asked, parameters={"binary_data_output": True}), None)
+    request = parse(body_of(X, id="7", outputs=asked, parameters={"binary_data_output": True}))
     assert (request.id, request.binary) == ("7", True)
     assert request.outputs == [OutputChoice("a", binary=False), OutputChoice("b", binary=True)]
 
 
 def test_no_id_is_not_an_empty_id() -> None:
-    assert rest.parse(body_of(X), None).id is None
-    assert rest.parse(body_of(X, id=""), None).id == ""
+    assert parse(body_of(X)).id is None
+    assert parse(body_of(X, id="")).id == ""
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        pytest.param({"datatype": "BYTES"}, "datatype BYTES, which a PyTorch model cannot take", id="bytes"),
+        pytest.param({"datatype": "BYTES"}, "not an even array of BYTES", id="numbers for bytes"),
         pytest.param({"datatype": "FP33"}, "datatype 'FP33', must be one of BOOL", id="unknown datatype"),
         pytest.param({"datatype": 3}, "must have 'datatype' as a string", id="datatype not text"),
         pytest.param({"name": None}, "must have 'name' as a string", id="no name"),
         pytest.param({"shape": [-1]}, "must be a list of integers >= 0", id="negative size"),
         pytest.param({"shape": [True]}, "must be a list of integers >= 0", id="boolean size"),
         pytest.param({"shape": "2"}, "must be a list of integers >= 0", id="text shape"),
-        pytest.param({"shape": [2**40, 2**40]}, "has 2 values", id="shape of 2**80"),
+        pytest.param({"shape": [2**40, 2**40]}, "more than 2147483647 values", id="shape of 2**80"),
+        pytest.param({"shape": [2**31]}, "more than 2147483647 values", id="shape of 2**31"),
+        pytest.param({"shape": [2**62, 0, 2**62], "data": []}, "more than 2147483647 values", id="a size hidden by 0"),
+        pytest.param({"data": json.loads("[" * 33 + "1" + "]" * 33)}, "not an even array", id="33 levels of lists"),
         pytest.param({"shape": [1] * 40}, "at most 32", id="40 dimensions"),
         pytest.param({"shape": [3]}, "has 2 values, its shape [3] needs 3", id="too few values"),
         pytest.param({"data": ["1", "2"]}, "not an even array of FP32", id="text for numbers"),
@@ -161,8 +193,13 @@ def test_no_id_is_not_an_empty_id() -> None:
         pytest.param({"datatype": "BF16"}, "receiving BF16 data via JSON is not supported", id="BF16 in JSON"),
         pytest.param({"parameters": []}, "inputs[0].parameters must be a JSON object", id="parameters a list"),
         pytest.param(
-            {"parameters": {"shared_memory_region": "r"}}, "'shared_memory_region' is not served", id="shared memory"
+            {"parameters": {"shared_memory_region": "r"}}, "needs 'shared_memory_byte_size'", id="region without size"
         ),
+        pytest.param(
+            {"parameters": {"shared_memory_region": 3, "shared_memory_byte_size": 8}}, "must be a string", id="region 3"
+        ),
+        pytest.param({"parameters": {"shared_memory_offset": 8}}, "no 'shared_memory_region'", id="offset alone"),
+        pytest.param({"parameters": {"binary_data_size": 8}}, "data in another place", id="both data and size"),
     ],
 )
 def test_a_wrong_input_is_refused_with_a_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -178,13 +215,13 @@ def test_a_wrong_input_is_refused_with_a_sentence(change: dict[str, Any], senten
         pytest.param(b"{}", None, "'inputs' must be a list with at least one tensor", id="no inputs"),
         pytest.param(b'{"inputs":[7]}', None, "inputs[0] must be a JSON object", id="an input is a number"),
         pytest.param(body_of(X, id=3), None, "'id' must be a string", id="id is a number"),
-        pytest.param(body_of(X, outputs=[{}]), None, "outputs[0] must have 'name'", id="output without name"),
+        pytest.param(body_of(X, outputs=[{}]), None, "must have 'name' as a string", id="output without name"),
         pytest.param(body_of(X, outputs={}), None, "'outputs' must be a list", id="outputs an object"),
         pytest.param(
-            body_of(X, outputs=[{"name": "y", "parameters": {"classification": 3}}]),
+            body_of(X, outputs=[{"name": "y", "parameters": {"classification": "3"}}]),
             None,
-            "'classification' is not served",
-            id="classification",
+            "'classification' must be how many classes",
+            id="classes not a number",
         ),
         pytest.param(
             body_of(X, parameters={"binary_data_output": 1}), None, "must be true or false", id="flag is a number"
@@ -193,7 +230,27 @@ def test_a_wrong_input_is_refused_with_a_sentence(change: dict[str, Any], senten
         pytest.param(body_of(X), "9" * 30, "must be a number up to", id="huge header"),
         pytest.param(body_of(X), "1e1", "must be a number up to", id="header not a number"),
         pytest.param(body_of(X), "10000", "must be a number up to", id="header beyond the body"),
-        pytest.param(body_of(X), "0", "raw binary requests are not served", id="raw binary"),
+        pytest.param(body_of(X), "0", "exactly one input, this one has 0", id="raw binary without a model"),
+        pytest.param(
+            body_of(X, outputs=[{"name": "y"}, {"name": "y"}]),
+            None,
+            "asked for twice, got ['y', 'y']",
+            id="output twice",
+        ),
+        pytest.param(
+            body_of(X, parameters={"priority": -1}), None, "'priority' must be an integer >= 0", id="priority"
+        ),
+        pytest.param(
+            body_of(X, parameters={"priority": "1"}), None, "'priority' must be an integer", id="priority text"
+        ),
+        pytest.param(body_of(X, parameters={"timeout": True}), None, "'timeout' must be an integer", id="timeout"),
+        pytest.param(body_of(X, parameters={"sequence_end": 1}), None, "'sequence_end' must be true", id="sequence"),
+        pytest.param(body_of(X, parameters={"triton_x": 1}), None, "'triton_x' is reserved", id="reserved"),
+        pytest.param(
+            body_of(X, parameters={"x": [1]}), None, "'x' must be a string, a number", id="a list as parameter"
+        ),
+        pytest.param(body_of(X, parameters=[1]), None, "request.parameters must be a JSON object", id="parameters"),
+        pytest.param(b'{"inputs":[NaN' + b"[" * 100_000, None, "failed to parse", id="deep with NaN"),
         pytest.param(body_of(X) + b"abc", str(len(body_of(X))), "3 bytes belong to no input", id="bytes too many"),
     ],
 )
@@ -219,17 +276,19 @@ JSON = st.recursive(
 )
 
 
+@examples(20_000)
 @given(JSON, st.binary(max_size=20), st.none() | st.text(max_size=4) | st.integers(-3, 80).map(str))
 def test_nothing_but_a_refusal_comes_of_nonsense(value: object, tail: bytes, header: str | None) -> None:
     body = json.dumps(value).encode() + tail
     with contextlib.suppress(RequestError):
-        assert rest.parse(body, header).inputs
+        assert parse(body, header).inputs
 
 
+@examples(20_000)
 @given(st.binary(max_size=60), st.none() | st.integers(0, 70).map(str))
 def test_nothing_but_a_refusal_comes_of_noise(body: bytes, header: str | None) -> None:
     with pytest.raises(RequestError):
-        rest.parse(body, header)
+        parse(body, header)
 
 
 def test_one_long_text_does_not_blow_up_memory() -> None:
@@ -240,5 +299,186 @@ def test_one_long_text_does_not_blow_up_memory() -> None:
 
 def test_bool_bytes_other_than_one_are_true_and_harmless() -> None:
     head = body_of({"name": "x", "datatype": "BOOL", "shape": [3], "parameters": {"binary_data_size": 3}})
-    data = rest.parse(head + b"\x00\x01\xff", str(len(head))).inputs[0].data
+    data = parse(head + b"\x00\x01\xff", len(head)).inputs[0].data
     assert data.view(np.uint8).tolist() == [0, 1, 1]
+
+
+# --- BYTES
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_texts_in_json_are_bytes_and_come_back_as_texts(nested: bool) -> None:
+    values = [["a", "ümlaut"], ["", "\U0001f600"]]
+    data = values if nested else [text for row in values for text in row]
+    (tensor,) = parse(body_of({"name": "t", "datatype": "BYTES", "shape": [2, 2], "data": data})).inputs
+    assert tensor.data.tolist() == [[text.encode() for text in row] for row in values]
+    (body,), _ = render(InferResponse("m", "1", [tensor]), InferRequest([]))
+    assert json.loads(bytes(body))["outputs"][0]["data"] == [text for row in values for text in row]
+
+
+def test_bytes_that_are_no_text_need_binary_output() -> None:
+    response = InferResponse("m", "1", [Tensor("t", "BYTES", texts_array([b"\xff"], (1,)))])
+    with pytest.raises(RequestError, match="not UTF-8, which JSON cannot hold; ask for binary data"):
+        render(response, InferRequest([]))
+    assert render(response, InferRequest([], binary=True))[0][1] == b"\x01\0\0\0\xff"
+
+
+@pytest.mark.parametrize(
+    ("raw", "shape", "sentence"),
+    [
+        pytest.param(b"\x01\0\0\0", (1,), "ends beyond its 4 bytes", id="no text"),
+        pytest.param(b"\xff\xff\xff\xffab", (1,), "ends beyond its 6 bytes", id="length of 4 GiB"),
+        pytest.param(b"\0\0\0\0" * 2, (1,), "4 bytes more than its 1 BYTES elements", id="too many"),
+        pytest.param(b"\0\0\0\0", (2**31 - 1,), "too few for the 2147483647 BYTES elements", id="2**31 elements"),
+        pytest.param(b"\x01\0\0\0ab\0\0", (2,), "ends beyond", id="half a length"),
+        pytest.param(b"\x03\0\0\0a\0\0\0", (2,), "ends beyond", id="nothing left for a length"),
+    ],
+)
+def test_damaged_bytes_are_refused(raw: bytes, shape: tuple[int, ...], sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        from_bytes("t", "BYTES", shape, raw)
+
+
+@examples(20_000)
+@given(st.binary(max_size=24), st.lists(st.integers(0, 4), max_size=3), st.sampled_from([*DTYPES, "BYTES"]))
+def test_any_bytes_are_a_tensor_or_a_refusal(raw: bytes, shape: list[int], datatype: str) -> None:
+    try:
+        tensor = from_bytes("t", datatype, tuple(shape), raw)
+    except RequestError:
+        return
+    assert tensor.data.shape == tuple(shape)
+    assert datatype == "BOOL" or bytes_of(tensor) == raw
+
+
+# --- raw binary requests
+
+
+def model_with(datatype: str, *shape: int, batch: int = 0) -> Metadata:
+    return Metadata("p", (TensorSpec("x", datatype, shape),), (), max_batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "raw", "shape"),
+    [
+        pytest.param(model_with("FP32", 2, 2), bytes(16), (2, 2), id="fixed shape"),
+        pytest.param(model_with("FP32", -1), bytes(16), (4,), id="one free size"),
+        pytest.param(model_with("FP32", -1, 4, batch=8), bytes(16), (1, 4), id="batch of one"),
+        pytest.param(model_with("INT8", -1, 2, -1, batch=8), bytes(6), (1, 2, 3), id="batch and a free size"),
+        pytest.param(model_with("BYTES", -1), b"hello", (1,), id="one text without its length"),
+        pytest.param(model_with("FP32", -1), b"", (0,), id="nothing"),
+    ],
+)
+def test_a_raw_body_is_the_one_input(metadata: Metadata, raw: bytes, shape: tuple[int, ...]) -> None:
+    request = rest.parse(raw, b"0", metadata)
+    (tensor,) = request.inputs
+    assert (tensor.name, tensor.data.shape, request.binary) == ("x", shape, True)
+    assert tensor.data.tolist() == [raw] if tensor.datatype == "BYTES" else bytes_of(tensor) == raw
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        pytest.param(model_with("FP32", 3), "has 5 bytes, its shape", id="wrong size"),
+        pytest.param(model_with("FP32", -1), "has 5 bytes, its shape", id="no whole number of values"),
+        pytest.param(model_with("FP32", -1, -1), "does not follow from 5 raw bytes", id="two free sizes"),
+        pytest.param(model_with("FP32", 0, -1), "has 5 bytes", id="a size of 0"),
+        pytest.param(model_with("", -1), "a model that says its shape", id="unknown datatype"),
+        pytest.param(Metadata("p", (TensorSpec("a"), TensorSpec("b")), ()), "this one has 2", id="two inputs"),
+    ],
+)
+def test_a_raw_body_that_does_not_fit_is_refused(metadata: Metadata, sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        rest.parse(b"12345", b"0", metadata)
+
+
+# --- parameters, NaN, shared memory
+
+
+def test_parameters_go_where_they_belong() -> None:
+    request = parse(
+        body_of(
+            X,
+            parameters={
+                "priority": 2,
+                "timeout": 1500,
+                "sequence_id": "a",
+                "sequence_start": True,
+                "temperature": 0.5,
+                "binary_data_output": True,
+            },
+        )
+    )
+    assert (request.priority, request.timeout_s, request.binary) == (2, 0.0015, True)
+    assert request.parameters == {"sequence_id": "a", "sequence_start": True, "temperature": 0.5}
+
+
+def test_a_timeout_of_zero_is_none() -> None:
+    assert parse(body_of(X, parameters={"timeout": 0})).timeout_s is None
+
+
+def test_hints_of_other_clients_on_tensors_are_ignored() -> None:
+    assert parse(body_of({**X, "parameters": {"content_type": "np"}})).inputs[0].data.tolist() == [1, 2.5]
+
+
+def test_nan_and_infinity_are_read() -> None:
+    body = b'{"inputs":[{"name":"x","shape":[3],"datatype":"FP32","data":[NaN, Infinity, -Infinity]}]}'
+    data = parse(body).inputs[0].data
+    assert math.isnan(data[0])
+    assert data[1:].tolist() == [math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("count", [2, 63, 64, 65, 5000])
+def test_nan_is_written_however_many_values_there_are(count: int) -> None:
+    data = np.ones(count, np.float64)
+    data[-1] = math.nan
+    other = Tensor("n", "FP32", np.ones(4000, np.float32))
+    response = InferResponse("null", "1", [other, Tensor("t", "FP64", data)], "null")
+    (body,), _ = render(response, InferRequest([]))
+    answer = json.loads(bytes(body))
+    assert math.isnan(answer["outputs"][1]["data"][-1])
+    assert answer["id"] == "null"
+
+
+def test_what_is_called_null_is_not_taken_for_a_lost_number() -> None:
+    (body,), _ = render(InferResponse("null", "1", [Tensor("t", "FP32", np.ones(1, np.float32))]), InferRequest([]))
+    assert json.loads(bytes(body))["outputs"][0]["data"] == [1.0]
+
+
+def test_without_a_place_for_it_shared_memory_is_refused() -> None:
+    region = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+    for body in (body_of({**X, "parameters": region}), body_of(X, outputs=[{"name": "y", "parameters": region}])):
+        with pytest.raises(RequestError) as caught:
+            parse(body)
+        assert caught.value.kind is Kind.UNSUPPORTED
+
+
+class OneRegion:
+    def __init__(self, size: int) -> None:
+        self.memory = bytearray(size)
+
+    def check(self, part: Region) -> None:
+        assert part.offset + part.size <= len(self.memory)
+
+    def read(self, part: Region) -> memoryview:
+        return memoryview(self.memory)[part.offset : part.offset + part.size]
+
+    def write(self, part: Region, data: bytes | bytearray | memoryview, output: str) -> None:
+        self.memory[part.offset : part.offset + len(data)] = data
+
+
+def test_inputs_and_outputs_in_shared_memory() -> None:
+    memory = OneRegion(16)
+    memory.memory[:8] = np.array([1, 2], np.float32).tobytes()
+    where = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+    body = body_of(
+        {"name": "x", "shape": [2], "datatype": "FP32", "parameters": where},
+        outputs=[{"name": "y", "parameters": {**where, "shared_memory_offset": 8, "binary_data": False}}],
+    )
+    request = rest.parse(body, None, regions=memory)
+    assert request.inputs[0].data.tolist() == [1, 2]
+    answered = InferResponse("m", "1", [Tensor("y", "FP32", request.inputs[0].data * 2)])
+    (head,), _ = render(answered, request, regions=memory)
+    output = json.loads(bytes(head))["outputs"][0]
+    assert output["parameters"] == {**where, "shared_memory_offset": 8}
+    assert "data" not in output
+    assert np.frombuffer(memory.memory[8:], np.float32).tolist() == [2, 4]

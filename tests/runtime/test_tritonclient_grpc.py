@@ -1,4 +1,4 @@
-"""tritonclient.grpc's own calls against our methods behind grpcio: the client that people have must be content."""
+"""tritonclient.grpc's own calls against our methods behind our HTTP/2 and behind grpcio: the client that people have must be content."""
 
 import asyncio
 import json
@@ -19,16 +19,25 @@ from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.protocol import grpc_services, health
 from slipway_runtime.protocol.grpc_schemas import REFLECTIONS, message_class
 from slipway_runtime.protocol.grpcio_server import GrpcServer
+from slipway_runtime.protocol.http2_methods import http2_methods
 from slipway_runtime.protocol.methods import Methods
 from slipway_runtime.protocol.shared_memory import SharedMemory
+from slipway_runtime.wire.grpc_calls import GrpcServer as OwnServer
 from tests.runtime.fake_api import FakeApi
+
+LIMIT = 1 << 20
 
 
 class Site:
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
         self.api = FakeApi()
-        self.memory = SharedMemory()
-        self.server = GrpcServer(grpc_services.all_rpcs(self.api, Methods(self.api, self.memory)), 1 << 20)
+        inference = Methods(self.api, SharedMemory())
+        rpcs = grpc_services.all_rpcs(self.api, inference)
+        self.server: Any = GrpcServer(rpcs, LIMIT)
+        if backend == "own":
+            self.server = OwnServer(
+                http2_methods(rpcs, inference), max_message_bytes=LIMIT, max_held_bytes=8 * LIMIT, idle_timeout_s=60
+            )
         self.address = ""
 
     async def start(self) -> None:
@@ -36,9 +45,9 @@ class Site:
         self.client = aio.InferenceServerClient(self.address)
 
 
-@pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    site = Site()
+@pytest.fixture(params=["own", "grpcio"])
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    site = Site(request.param)
     await site.start()
     yield site
     await site.client.close()
@@ -189,7 +198,8 @@ async def test_system_shared_memory_in_and_out(site: Site, segment: posix.Shared
     await client.register_system_shared_memory("region", f"/{segment.name}", 256)
     status = await client.get_system_shared_memory_status(as_json=True)
     assert status["regions"]["region"]["byte_size"] == "256"
-    segment.buf[:128] = A.tobytes() + B.tobytes()
+    buffer = memoryview(segment.buf or b"")
+    buffer[:128] = A.tobytes() + B.tobytes()
     inputs = [sync_client.InferInput(f"INPUT{index}", [1, 16], "INT32") for index in range(2)]
     outputs = [sync_client.InferRequestedOutput(f"OUTPUT{index}") for index in range(2)]
     for index, item in enumerate(inputs):
@@ -198,9 +208,10 @@ async def test_system_shared_memory_in_and_out(site: Site, segment: posix.Shared
         output.set_shared_memory("region", 64, 128 + 64 * index)
     result = await client.infer("simple", inputs, outputs=outputs)
     assert result.get_output("OUTPUT0").parameters["shared_memory_region"].string_param == "region"
-    got = np.frombuffer(bytes(segment.buf[128:256]), np.int32).reshape(2, 1, 16)
+    got = np.frombuffer(bytes(buffer[128:256]), np.int32).reshape(2, 1, 16)
     assert (got[0] == A + B).all()
     assert (got[1] == A - B).all()
+    buffer.release()
     await client.unregister_system_shared_memory("region")
     with pytest.raises(InferenceServerException, match="Unable to find shared memory region: 'region'"):
         await client.infer("simple", inputs)

@@ -89,13 +89,14 @@ class Api(Protocol):
     def versions(self, name: str) -> list[str]:
         """The versions that are served."""
 
-    def submit(self, entry: Entry, request: InferRequest, done: Done) -> Ticket:
+    # The entry is one that `entry` gave, of whatever class the server has for it.
+    def submit(self, entry: Any, request: InferRequest, done: Done) -> Ticket:
         """Have one request answered: `done` is called exactly once, on the event loop, perhaps before this returns.
 
         After `cancel` it need not be called. Raises RequestError when the request does not fit the model.
         """
 
-    def stream(self, entry: Entry, request: InferRequest) -> AsyncIterator[InferResponse]:
+    def stream(self, entry: Any, request: InferRequest) -> AsyncIterator[InferResponse]:
         """The answers one by one; a model that is not decoupled gives one. Raises RequestError while iterating."""
 
     def statistics(self, name: str, version: str) -> list[JsonObject]:

@@ -27,10 +27,10 @@ class _Context:
         left: float | None = self._context.time_remaining()
         return left
 
-    def header(self, name: str) -> str | None:
+    def header(self, name: bytes) -> bytes | None:
         for key, value in self._context.invocation_metadata() or ():
-            if key == name:
-                return value if isinstance(value, str) else value.decode("latin-1")
+            if key == name.decode():
+                return value if isinstance(value, bytes) else value.encode("latin-1")
         return None
 
 

@@ -41,7 +41,7 @@ UNARY = (
     "LogSettings",
 )
 STREAMING = ("ModelStreamInfer",)
-DEFAULT_TENANT_HEADER = "x-slipway-tenant"
+DEFAULT_TENANT_HEADER = b"x-slipway-tenant"
 
 
 class Context(Protocol):
@@ -51,7 +51,8 @@ class Context(Protocol):
     def timeout_s(self) -> float | None:
         """How long the client will wait from now."""
 
-    def header(self, name: str) -> str | None: ...
+    def header(self, name: bytes) -> bytes | None:
+        """By its name in lower case."""
 
 
 Sent = Callable[[Any | RequestError], None]
@@ -60,7 +61,7 @@ Sent = Callable[[Any | RequestError], None]
 class Methods:
     """One coroutine per RPC, named as in the proto."""
 
-    def __init__(self, api: Api, memory: SharedMemory, tenant_header: str = DEFAULT_TENANT_HEADER) -> None:
+    def __init__(self, api: Api, memory: SharedMemory, tenant_header: bytes = DEFAULT_TENANT_HEADER) -> None:
         self._api = api
         self._memory = memory
         self._tenant_header = tenant_header
@@ -91,7 +92,8 @@ class Methods:
         timeout_s = context.timeout_s
         if timeout_s is not None:
             request.timeout_s = timeout_s if request.timeout_s is None else min(timeout_s, request.timeout_s)
-        request.tenant = context.header(self._tenant_header) or ""
+        if (tenant := context.header(self._tenant_header)) is not None:
+            request.tenant = tenant.decode("latin-1")
         return request
 
     async def ModelInfer(self, message: Any, context: Context) -> Any:
@@ -179,7 +181,7 @@ class Methods:
 
     async def TraceSetting(self, message: Any, context: Context) -> Any:
         settings, model = self._api.trace_settings, message.model_name
-        changes = {key: _trace_value(list(value.value)) for key, value in message.settings.items()}
+        changes = {key: _trace_value(key, list(value.value)) for key, value in message.settings.items()}
         values = settings.update(model, changes) if changes else settings.get(model)
         answer = pb.TraceSettingResponse()
         for key, value in values.items():
@@ -193,11 +195,11 @@ class Methods:
         return _log_answer(settings.update("", changes) if changes else settings.get(""))
 
 
-def _trace_value(values: list[str]) -> list[str] | str | None:
-    """As REST has it: several as a list, one as it is, none = clear the setting."""
+def _trace_value(key: str, values: list[str]) -> list[str] | str | None:
+    """As REST has it: the levels are a list, all others one value; none = clear the setting."""
     if not values:
         return None
-    return values if len(values) > 1 else values[0]
+    return values if key == "trace_level" or len(values) > 1 else values[0]
 
 
 def _log_value(value: Any) -> bool | int | str | None:

@@ -68,14 +68,14 @@ def parse(
     request = InferRequest(_inputs(given.get("inputs"), body, split, regions))
     if (request_id := given.get("id")) is not None:
         request.id = _id(request_id)
-    if parameters := given.get("parameters"):
+    if (parameters := given.get("parameters")) is not None:
         parameters = dict(_object(parameters, "request.parameters"))
         request.binary = _flag(parameters, "binary_data_output", default=False)
         parameters.pop("binary_data_output", None)
         if parameters:
             request_parameters.apply(request, parameters)
-    if outputs := given.get("outputs"):
-        request.outputs = _outputs(outputs, request.binary, regions)
+    if (outputs := given.get("outputs")) is not None:
+        request.outputs = _outputs(outputs, request.binary, regions) or None
     return request
 
 
@@ -116,7 +116,7 @@ def _inputs(items: object, body: bytes | memoryview, offset: int, regions: Regio
         if type(name) is not str or type(datatype) is not str:
             raise invalid(f"inputs[{index}] must have '{'name' if type(name) is not str else 'datatype'}' as a string")
         shape = checked_shape(item.get("shape"), name)
-        if parameters := item.get("parameters"):
+        if (parameters := item.get("parameters")) is not None:
             size = _binary_size(_object(parameters, f"inputs[{index}].parameters"), item, len(body) - offset)
             if size >= 0:
                 tensors.append(from_bytes(name, datatype, shape, body, slice(offset, offset + size)))
@@ -165,7 +165,7 @@ def _outputs(items: object, binary: bool, regions: Regions | None) -> list[Outpu
         if type(item) is not dict or type(item.get("name")) is not str:
             raise invalid(f"outputs[{index}] must be a JSON object and must have 'name' as a string")
         parameters = item.get("parameters")
-        if parameters:
+        if parameters is not None:
             choices.append(_choice(item["name"], _object(parameters, f"outputs[{index}].parameters"), binary, regions))
         else:
             choices.append(OutputChoice(item["name"], binary))

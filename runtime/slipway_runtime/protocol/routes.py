@@ -118,7 +118,10 @@ class Routes:
         self._for_client(request, parsed)
 
         def done(result: InferResponse | RequestError) -> None:
-            self._finish(request, self._answer(request, entry, parsed, result), answer)
+            response = self._answer(request, entry, parsed, result)
+            if b"accept-encoding" in headers:
+                self._compress(headers[b"accept-encoding"], response)
+            self._finish(request, response, answer)
 
         return self._api.submit(entry, parsed, done).cancel
 
@@ -202,12 +205,12 @@ class Routes:
             report = load_report.rendered(form, self._api.load_report())
             if report is not None:
                 response.headers += ((load_report.RESPONSE_HEADER, report),)
-        if b"accept-encoding" in headers and options.compress_above_bytes is not None:
-            self._compress(headers[b"accept-encoding"], response, options.compress_above_bytes)
         answer(response)
 
-    def _compress(self, header: bytes, response: Response, above_bytes: int) -> None:
-        if response.stream is not None or sum(map(len, response.body)) <= above_bytes:
+    def _compress(self, header: bytes, response: Response) -> None:
+        """Only what inference answers: tritonclient.http.aio asks for gzip always, but reads it only there."""
+        above_bytes = self._options.compress_above_bytes
+        if above_bytes is None or sum(map(len, response.body)) <= above_bytes:
             return
         coding = codings.accepted(header)
         if coding is not None:
