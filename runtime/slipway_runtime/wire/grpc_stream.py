@@ -77,7 +77,7 @@ class GrpcStream(Stream):
     _is_over = False  # its status is known, though perhaps not sent
 
     def __init__(self, limits: Limits, sender: Sender, number: int, head: CallHead) -> None:
-        Stream.__init__(self, sender, number, head.content_length)  # super() takes twice the time, once a request
+        super().__init__(sender, number, head.content_length)
         self._limits, self.head = limits, head
 
     @property

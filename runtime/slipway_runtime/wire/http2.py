@@ -68,8 +68,8 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._patience = Patience(self.active_s)
         if (sock := transport.get_extra_info("socket")) is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sender.write(limits.OUR_HELLO)
         self._host.opened(self)
+        self._sender.write(limits.OUR_HELLO)
         if self._host.draining:
             self.drain()
 
@@ -136,6 +136,12 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._sender.write(goaway + h2.frame(h2.PING, 0, 0, _DRAIN_PING))
         self._loop.call_later(limits.LAST_STREAM_S, self._announce_last)
 
+    def _announce_last(self) -> None:
+        if self._last_served == h2.MAX_STREAM_ID and not self._sender.closing:
+            self._last_served = self._last
+            self._sender.closes_when_done = True
+            self._sender.write(h2.goaway(self._last, ErrorCode.NO_ERROR, "draining"))
+
     def sweep(self, now_s: float, idle_timeout_s: float) -> None:
         """Called now and then: ends whoever has had its time."""
         quiet_s = now_s - self.active_s
@@ -201,14 +207,17 @@ class Connection(asyncio.Protocol, Generic[H]):
             return
         if size > len(payload):
             stream.grant(size - len(payload))
-        is_last = bool(flags & h2.END_STREAM)
-        if payload or is_last:
+        is_last = flags & h2.END_STREAM != 0
+        if not payload and not is_last:
+            self._calm("empty")
+        elif stream.content_length is not None:
             self._body(stream, payload, is_last)
         else:
-            self._calm("empty")
+            stream.received_all = is_last
+            stream.received(payload, is_last)
 
     def _body(self, stream: Stream, body: bytes, is_last: bool) -> None:
-        if stream.content_length is None or stream.is_as_long_as_said(len(body), is_last=is_last):
+        if stream.is_as_long_as_said(len(body), is_last=is_last):
             stream.received_all = is_last
             stream.received(body, is_last)
         else:
@@ -241,7 +250,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         if len(block) > limits.FREE_BLOCK_BYTES:
             self._patience.spend_on_headers(block, self.active_s)
         head = self._headers.decode(block)  # also of a stream that is refused: the table is the connection's
-        is_last = bool(flags & h2.END_STREAM)
+        is_last = flags & h2.END_STREAM != 0
         if number <= self._last:
             self._trailers(number, head, is_last=is_last)
             return
@@ -376,14 +385,6 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     def _calm(self, what: str) -> None:
         self._patience.spend(what, self.active_s)
-
-    # --- ends
-
-    def _announce_last(self) -> None:
-        if self._last_served == h2.MAX_STREAM_ID and not self._sender.closing:
-            self._last_served = self._last
-            self._sender.closes_when_done = True
-            self._sender.write(h2.goaway(self._last, ErrorCode.NO_ERROR, "draining"))
 
     def _break(self, stream: Stream, code: ErrorCode) -> None:
         """The peer broke the rules of a stream."""
