@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol, Generic[H]):
                 data = self._greet(data)
             for type_, flags, number, payload in self._reader.feed(data):
                 if self._next >= 0 and type_ != self._next:
-                    self._misplaced(type_)
+                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"not the type of frame that must come: {type_}")  # noqa: TRY301
                 if type_ == h2.DATA:
                     self._data(flags, number, payload)
                 elif type_ == h2.HEADERS:
@@ -132,8 +132,8 @@ class Connection(asyncio.Protocol, Generic[H]):
         if self._draining or self._sender.closing:
             return
         self._draining = True
-        goaway = h2.goaway(h2.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining")
-        self._sender.write(goaway + h2.frame(h2.PING, 0, 0, _DRAIN_PING))
+        self._sender.write(h2.goaway(h2.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining"))
+        self._sender.write(h2.frame(h2.PING, 0, 0, _DRAIN_PING))
         self._loop.call_later(limits.LAST_STREAM_S, self._announce_last)
 
     def _announce_last(self) -> None:
@@ -185,9 +185,6 @@ class Connection(asyncio.Protocol, Generic[H]):
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2")
         self._hello = None if start == h2.PREFACE else hello
         return hello[len(h2.PREFACE) :]
-
-    def _misplaced(self, type_: int) -> None:
-        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"a frame of type {type_} where {self._next} must come")
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
@@ -335,17 +332,17 @@ class Connection(asyncio.Protocol, Generic[H]):
                 raise ConnectionBroken(code, "WINDOW_UPDATE of nothing or of too much")
             sender.window += increment
             sender.pump()
-            return
-        stream = self._known(number, "WINDOW_UPDATE")
-        if stream is None:
-            return
+        elif (stream := self._known(number, "WINDOW_UPDATE")) is not None:
+            self._open_window(stream, increment)
+
+    def _open_window(self, stream: Stream, increment: int) -> None:
         stream.send_window += increment
         if not increment:
             self._break(stream, ErrorCode.PROTOCOL_ERROR)
         elif stream.send_window > h2.MAX_WINDOW:
             self._break(stream, ErrorCode.FLOW_CONTROL_ERROR)
         else:
-            sender.enqueue(stream)
+            self._sender.enqueue(stream)
 
     def _reset(self, number: int, payload: bytes) -> None:
         stream = self._known(number, "RST_STREAM")
