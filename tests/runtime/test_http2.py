@@ -575,7 +575,7 @@ FLOODS: dict[str, Callable[[Peer], bytes]] = {
     "PRIORITY": lambda p: frame(raw.PRIORITY, 0, 1, bytes(5)) * 9000,
     "GOAWAY": lambda p: frame(raw.GOAWAY, 0, 0, bytes(8)) * 5000,
     "unknown frames": lambda p: frame(99, 0, 0) * 5000,
-    "malformed requests": lambda p: b"".join(p.request(2 * n + 1, method="") for n in range(1000)),
+    "malformed requests": lambda p: b"".join(p.request(2 * n + 1, method="") for n in range(1500)),
     "HPACK bombs": lambda p: b"".join(
         frame(raw.HEADERS, 5, 2 * n + 1, b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 60_000) for n in range(9)
     ),
@@ -600,6 +600,19 @@ async def test_an_honest_peer_with_many_calls_is_no_flood(site: Site) -> None:
     peer.send(frame(raw.PING, 0, 0, bytes(8)))
     assert await peer.goaway() is None
     assert len([got for got in peer.seen if got.type == raw.DATA]) == 20_000
+
+
+async def test_a_ping_with_every_answer_is_no_flood(site: Site) -> None:
+    peer = Peer(site.server, window=2**24, ours=2**30)
+    ping = frame(raw.PING, 0, 0, bytes(8))
+    peer.send(b"".join(peer.request(2 * number + 1) + ping for number in range(10_000)))
+    talk = message(b"hello")
+    peer.send(peer.request(20_001, None, path="/test.Test/Chat"))
+    for _ in range(4000):
+        peer.send(frame(raw.DATA, 0, 20_001, talk) + ping)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert await peer.goaway() is None
 
 
 async def test_calls_of_methods_that_are_not_there_are_no_flood(site: Site) -> None:

@@ -149,8 +149,9 @@ class StreamCall(GrpcStream):
     async def send(self, message: Buffer | Sequence[Buffer]) -> None:
         """Returns when the message is on its way; the buffers must not be changed. Cancelled if the client goes."""
         body, size = _body(message)
-        self._begin_answer()
-        self.push(body, size)
+        if not self._is_over:
+            self._begin_answer()
+            self.push(body, size)
         await asyncio.sleep(0)  # others have their turn, even if this window never shuts
         await self.drained()
 

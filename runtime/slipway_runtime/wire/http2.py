@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     def _block(self, number: int, flags: int, block: bytes) -> None:
         if len(block) > limits.FREE_BLOCK_BYTES:
-            self._patience.spend_on_headers(block, self.active_s)
+            self._pay(len(block) / limits.BLOCK_BYTES_PER_COST)
         head = self._headers.decode(block)  # also of a stream that is refused: the table is the connection's
         is_last = flags & h2.END_STREAM != 0
         if number <= self._last:
@@ -381,7 +381,10 @@ class Connection(asyncio.Protocol, Generic[H]):
             raise ConnectionBroken(code, f"PRIORITY of stream {number} that is none")
 
     def _calm(self, what: str) -> None:
-        self._patience.spend(what, self.active_s)
+        self._pay(limits.COST[what])
+
+    def _pay(self, cost: float) -> None:
+        self._patience.spend(cost, self.active_s, self._last // 2 + self._sender.turns)
 
     def _break(self, stream: Stream, code: ErrorCode) -> None:
         """The peer broke the rules of a stream."""

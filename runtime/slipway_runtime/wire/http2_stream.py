@@ -61,6 +61,7 @@ class Sender:
         self.closing = False
         self.closes_when_done = False
         self.flush_is_due = False
+        self.turns = 0  # in which something was sent
         self.now_s = 0.0  # of the last thing that arrived: the time to count stalls from
         self._cut: dict[int, None] = {}
         self._held = held
@@ -195,6 +196,7 @@ class Sender:
             sent += length
             if length >= _JOIN_BYTES:
                 self._out_bytes += length
+        self.turns += 1
         self.hold(stream, -sent)
         stream.moved_s = progress(stream.moved_s, sent, self.loop.time())
         if not stream.pending:
