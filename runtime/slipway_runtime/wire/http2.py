@@ -100,9 +100,6 @@ class Connection(asyncio.Protocol, Generic[H]):
             self.end(broken.code, broken.why)
         sender.flush()
 
-    def eof_received(self) -> bool:
-        return False
-
     def pause_writing(self) -> None:
         # A peer that does not read its answers gets no further request read.
         self._sender.paused = True
