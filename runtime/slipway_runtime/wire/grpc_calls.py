@@ -32,12 +32,11 @@ class Call(GrpcStream):
     on_cancel: Callable[[], object] | None = None
     """For the method to set: called at most once, if the client has gone before it was answered."""
     _flag = 0
-    _message: bytes | None = None
 
     def __init__(self, limits: Limits, method: Method, sender: Sender, number: int, head: CallHead) -> None:
-        # super() would cost every request as much as reading its message.
-        Stream.__init__(self, sender, number, head.content_length)
-        self._limits, self.head, self._method = limits, head, method
+        GrpcStream.__init__(self, limits, sender, number, head)
+        self._method = method
+        self._message: bytes | None = None
 
     def received(self, data: bytes, is_last: bool) -> None:
         if is_last and len(data) >= PREFIX.size and self._message is None and self._arriving is None:

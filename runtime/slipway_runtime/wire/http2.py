@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._host = host
         self._reader = h2.FrameReader(limits.MAX_FRAME_BYTES, limits.MAX_BLOCK_BYTES)
         self._headers = HeaderDecoder(host.parse, too_large, limits.MAX_HEADER_BYTES)
+        self._known_heads = self._headers.known
         self._sender = Sender(host.held)
         self._streams = self._sender.streams
         self._hello: bytes | None = b""  # None when it is complete
@@ -156,12 +157,11 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     def end(self, code: ErrorCode, why: str) -> None:
         """GOAWAY and close; what runs is given up."""
-        if self._sender.closing:
-            return
-        self._sender.write(h2.goaway(min(self._last, self._last_served), code, why))
-        self._sender.flush()
-        self._sender.close()
-        self._drop_all()
+        if not self._sender.closing:
+            self._sender.write(h2.goaway(min(self._last, self._last_served), code, why))
+            self._sender.flush()
+            self._sender.close()
+            self._drop_all()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -243,7 +243,9 @@ class Connection(asyncio.Protocol, Generic[H]):
     def _block(self, number: int, flags: int, block: bytes) -> None:
         if len(block) > limits.FREE_BLOCK_BYTES:
             self._pay(len(block) / limits.BLOCK_BYTES_PER_COST)
-        head = self._headers.decode(block)  # also of a stream that is refused: the table is the connection's
+        head = self._known_heads.get(block) or self._headers.decode(
+            block
+        )  # also of a stream that is refused: the table is the connection's
         is_last = flags & h2.END_STREAM != 0
         if number <= self._last:
             self._trailers(number, head, is_last=is_last)

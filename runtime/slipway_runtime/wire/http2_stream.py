@@ -212,7 +212,6 @@ class Stream:
 
     # Defaults of the class instead of slots: what most requests never change costs them nothing.
     received_all = False
-    closed = False
     is_queued = False
     pending_bytes = 0
     credit = 0
@@ -226,6 +225,7 @@ class Stream:
         self.send_window = sender.initial_window
         self.receive_window = STREAM_WINDOW
         self.moved_s = sender.now_s
+        self.closed = False
         self.pending: list[Buffer] = []
 
     # --- for subclasses
@@ -269,7 +269,8 @@ class Stream:
         sender.write(
             b"".join((head_start, number, head_fields, data_head, prefix, body, tail_start, number, tail_fields))
         )
-        sender.forget(self)
+        self.closed = True  # what `forget` does, as far as it applies
+        del sender.streams[self.id]
 
     def begin(self, head: bytes) -> None:
         if not self.closed:
