@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from tempfile import TemporaryDirectory
 
 import grpc
 
@@ -49,13 +50,13 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         place = Place(model, self.models, folder)
-        launch = server.launch(server, place)
-        log, env = self.work / f"{folder.name}.log", environment(server, launch, place)
-        with running([str(word) for word in launch.command], log, env, launch.cwd) as process:
-            wait_until(
-                lambda: _get(place.http_port, launch.ready) == 200, process, f"{server.title} to be ready ({log})"
-            )
-            yield place, process
+        launch, log = server.launch(server, place), self.work / f"{folder.name}.log"
+        # Its name is short: some put sockets there, and a socket's path has 107 bytes at most.
+        with TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as temporary:
+            env = environment(server, launch, place) | {"TMPDIR": temporary, "RAY_TMPDIR": temporary}
+            with running([str(word) for word in launch.command], log, env, launch.cwd) as process:
+                wait_until(lambda: _get(place.http_port, launch.ready) == 200, process, f"readiness (see {log})")
+                yield place, process
 
     def measure(self, server: Server, model: str, cells: list[Cell]) -> None:
         """Adds the figures of each cell; a cell that cannot be measured is told and left out."""
