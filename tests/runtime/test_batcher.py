@@ -18,7 +18,7 @@ from slipway_runtime.engine.job import Call, JobState
 from slipway_runtime.engine.queue import Cut
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.tensors import Rows
-from tests.runtime.engine import LONG_S, Asked, Model, batcher_of, has_begun, policy, settle
+from tests.runtime.engine import Asked, Model, batcher_of, has_begun, settle
 
 # The server's own: its clock and timers differ from asyncio's.
 LOOPS = {"uvloop": uvloop.new_event_loop}
@@ -647,7 +647,3 @@ async def test_of_many_distinct_requests_none_gets_anothers_answer(inline: bool)
             while right < most:  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.01)
     assert right == asked == most
-
-
-def test_the_policy_of_the_tests_is_one() -> None:
-    assert policy().timeout_s == LONG_S

@@ -107,12 +107,12 @@ def finish(job: Job) -> None:
 
 
 def size_of(rows: Rows) -> int:
-    """In bytes. BYTES tensors hold pointers; what they point to counts too."""
+    """In bytes. BYTES tensors hold pointers; what they point to counts too, with what every Python object costs."""
     size = 0
     for data in rows:
         size += data.nbytes
         if data.dtype.hasobject:
-            size += sum(map(len, data.ravel()))
+            size += 40 * data.size + sum(map(len, data.ravel()))
     return size
 
 
