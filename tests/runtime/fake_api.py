@@ -142,6 +142,7 @@ class FakeApi:
         self.tickets: list[FakeTicket] = []
         self.holding = asyncio.Event()
         self.closed_streams = 0
+        self.produced = 0
         self._entries = {(entry.name, entry.version): entry for entry in entries()}
         self._unloaded: set[str] = set()
         self.loaded: list[tuple[str, dict[str, Any]]] = []
@@ -197,6 +198,7 @@ class FakeApi:
         try:
             for outputs in entry.function(request):
                 await asyncio.sleep(0)
+                self.produced += 1
                 yield _response(entry, request, outputs)
         finally:
             self.closed_streams += 1

@@ -1,4 +1,4 @@
-"""tritonclient.grpc's own calls against our methods behind our HTTP/2 and behind grpcio: the client that people have must be content."""
+"""tritonclient.grpc's own calls, answered by our HTTP/2 and by grpcio: the client that people have must be content."""
 
 import asyncio
 import json
