@@ -33,7 +33,8 @@ PINS := $(UV)/bin/uv pip compile --python-version 3.11 --python-platform x86_64-
 PEERS := triton kserve mlserver litserve fastapi mosec ray
 PEER_triton := nvidia-pytriton
 PEER_kserve := kserve
-PEER_mlserver := mlserver
+# With a later uvloop its workers do not start.
+PEER_mlserver := mlserver uvloop<0.22
 PEER_litserve := litserve
 PEER_fastapi := fastapi uvicorn[standard]
 PEER_mosec := mosec
@@ -44,6 +45,7 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@$(LOCK) pyproject.toml --extra runtime -c locks/dev.txt -o locks/runtime.txt
 	@$(LOCK) pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
 	@echo hatchling | $(LOCK) - -c locks/dev.txt -o locks/build.txt
+	@$(foreach peer,$(PEERS),tr ' ' '\n' <<< '$(PEER_$(peer)) torch numpy' | $(PINS) - -o locks/bench/$(peer).txt;)
 
 .PHONY: help venv lock
 
@@ -89,7 +91,7 @@ bench-control: $(VENV)/done ## the operator under N services
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.control --services $(N)
 
 ROUNDS ?= 3
-SECONDS ?= 3
+SECONDS ?= 2
 ONLY ?=
 bench-runtime: $(VENV)/done ## the model server beside its peers; ONLY="tiny json c8 triton slipway" picks some
 	@UV=$(UV)/bin/uv PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.runtime --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"

@@ -97,13 +97,16 @@ def _of_queues(endpoints: Sequence[Endpoint]) -> Iterator[Family]:
     yield "slipway_runtime_running_requests", "gauge", "Requests that the model has", running
 
 
+_OF_GPUS: tuple[tuple[str, str, Callable[[Gpu], float]], ...] = (
+    ("nv_gpu_utilization", "GPU utilization (0.0 - 1.0)", lambda gpu: gpu.utilization),
+    ("nv_gpu_memory_total_bytes", "GPU memory", lambda gpu: gpu.memory_total_bytes),
+    ("nv_gpu_memory_used_bytes", "GPU memory in use", lambda gpu: gpu.memory_used_bytes),
+    ("nv_gpu_power_usage", "GPU power in watts", lambda gpu: gpu.power_w),
+)
+
+
 def _of_gpus(gpus: Sequence[Gpu]) -> Iterator[Family]:
-    for name, about, value in (
-        ("nv_gpu_utilization", "GPU utilization (0.0 - 1.0)", lambda gpu: gpu.utilization),
-        ("nv_gpu_memory_total_bytes", "GPU memory", lambda gpu: gpu.memory_total_bytes),
-        ("nv_gpu_memory_used_bytes", "GPU memory in use", lambda gpu: gpu.memory_used_bytes),
-        ("nv_gpu_power_usage", "GPU power in watts", lambda gpu: gpu.power_w),
-    ):
+    for name, about, value in _OF_GPUS:
         yield name, "gauge", about, [({"gpu_uuid": gpu.uuid}, value(gpu)) for gpu in gpus]
 
 

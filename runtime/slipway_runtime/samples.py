@@ -1,6 +1,7 @@
 """Makes the sample models: `python -m slipway_runtime.samples DEST`. Small, for a CPU, from a fixed seed.
 
-Their answers can be checked by head where that is possible. The `broken-*` ones show how failures look.
+Their answers can be checked by head where that is possible. The `broken-*` ones show how failures look, the `simple*`
+ones and `repeat_int32` are what the examples of Triton's clients ask for.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 SEED = 20260101
@@ -55,9 +57,16 @@ class Hungry(nn.Module):
         return x + ballast.max()
 
 
+class Mlp(nn.Sequential):
+    """4 numbers to 3 scores. A class of its own, so that a model of weights only can name it."""
+
+    def __init__(self, hidden: int = 64) -> None:
+        super().__init__(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+
 def mlp() -> nn.Module:
     torch.manual_seed(SEED)
-    return nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    return nn.Sequential(*Mlp()).eval()
 
 
 def _scripted(module: Callable[[], nn.Module]) -> Callable[[Path], None]:
@@ -76,6 +85,20 @@ def _exported(module: Callable[[], nn.Module]) -> Callable[[Path], None]:
     return save
 
 
+def _weights(module: Callable[[], nn.Module]) -> Callable[[Path], None]:
+    def save(folder: Path) -> None:
+        save_file(module().state_dict(), folder / "model.safetensors")
+
+    return save
+
+
+def _code(name: str) -> Callable[[Path], None]:
+    def save(folder: Path) -> None:
+        (folder / "model.py").write_text((Path(__file__).parent / "sample_models" / f"{name}.py").read_text())
+
+    return save
+
+
 def _cut_short(folder: Path) -> None:
     _scripted(lambda: Hello(1))(folder)
     whole = (folder / "model.pt").read_bytes()
@@ -86,8 +109,10 @@ def _tensor(name: str, data_type: str, size: int) -> dict[str, Any]:
     return {"name": name, "data_type": data_type, "dims": [size]}
 
 
-def _config(inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"max_batch_size": 64, "input": inputs, "output": outputs}
+def _config(
+    inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], max_batch: int = 64, **more: Any
+) -> dict[str, Any]:
+    return {"max_batch_size": max_batch, "input": inputs, "output": outputs, **more}
 
 
 _XY = _config([_tensor("x", "TYPE_FP32", 4)], [_tensor("y", "TYPE_FP32", 4)])
@@ -96,6 +121,29 @@ _ADD_SUB = _config(
     [_tensor("INPUT0", "TYPE_INT32", 16), _tensor("INPUT1", "TYPE_INT32", 16)],
     [_tensor("OUTPUT0", "TYPE_INT32", 16), _tensor("OUTPUT1", "TYPE_INT32", 16)],
 )
+_TEXT_SUMS = _config(
+    [_tensor("INPUT0", "TYPE_STRING", 16), _tensor("INPUT1", "TYPE_STRING", 16)],
+    [_tensor("OUTPUT0", "TYPE_STRING", 16), _tensor("OUTPUT1", "TYPE_STRING", 16)],
+    max_batch=8,
+)
+_TEXT = _config([_tensor("INPUT0", "TYPE_STRING", -1)], [_tensor("OUTPUT0", "TYPE_STRING", -1)], max_batch=8)
+_CONTROLS = [
+    {"name": "START", "control": [{"kind": "CONTROL_SEQUENCE_START", "int32_false_true": [0, 1]}]},
+    {"name": "READY", "control": [{"kind": "CONTROL_SEQUENCE_READY", "int32_false_true": [0, 1]}]},
+]
+_SEQUENCE = _config(
+    [_tensor("INPUT", "TYPE_INT32", 1)],
+    [_tensor("OUTPUT", "TYPE_INT32", 1)],
+    max_batch=8,
+    sequence_batching={"max_sequence_idle_microseconds": 5_000_000, "control_input": _CONTROLS},
+)
+_REPEAT = _config(
+    [_tensor("IN", "TYPE_INT32", -1), _tensor("DELAY", "TYPE_UINT32", -1), _tensor("WAIT", "TYPE_UINT32", 1)],
+    [_tensor("OUT", "TYPE_INT32", 1), _tensor("IDX", "TYPE_UINT32", 1)],
+    max_batch=0,
+    model_transaction_policy={"decoupled": True},
+)
+_CLASS = {"parameters": {"class": {"string_value": "slipway_runtime.samples:Mlp"}}}
 # name: what it is (the card), its config, how its file is written
 SAMPLES: dict[str, tuple[str, dict[str, Any], Callable[[Path], None]]] = {
     "hello": ("y = 2x + 1, so [1, 2, 3, 4] gives [3, 5, 7, 9]", _XY, _scripted(lambda: Hello(1))),
@@ -103,6 +151,28 @@ SAMPLES: dict[str, tuple[str, dict[str, Any], Callable[[Path], None]]] = {
     "mlp": ("4 numbers through 64 hidden units to 3 scores (TorchScript)", _SCORES, _scripted(mlp)),
     "export-mlp": ("the same weights as mlp, saved by torch.export, any batch to 64", _SCORES, _exported(mlp)),
     "add-sub": ("OUTPUT0 = INPUT0 + INPUT1, OUTPUT1 = INPUT0 - INPUT1", _ADD_SUB, _scripted(AddSub)),
+    "safetensors-mlp": (
+        "the same weights as mlp without code; serve it with --allow-class 'slipway_runtime.samples:*'",
+        _SCORES | _CLASS,
+        _weights(mlp),
+    ),
+    "simple": ("the same as add-sub, by the name the examples of Triton's clients use", _ADD_SUB, _scripted(AddSub)),
+    "simple_string": (
+        "add-sub of numbers written as text; Python code, so --allow-code",
+        _TEXT_SUMS,
+        _code("simple_string"),
+    ),
+    "simple_identity": ("OUTPUT0 = INPUT0, any bytes; Python code, so --allow-code", _TEXT, _code("simple_identity")),
+    "simple_sequence": (
+        "OUTPUT = the sum of INPUT over a sequence; Python code, so --allow-code",
+        _SEQUENCE,
+        _code("simple_sequence"),
+    ),
+    "repeat_int32": (
+        "streams every number of IN after its DELAY in milliseconds; Python code, so --allow-code",
+        _REPEAT,
+        _code("repeat_int32"),
+    ),
     "slow": ("y = x after about 200 ms of work on one CPU", _XY, _scripted(Slow)),
     "broken-corrupt": ("a file that is cut in half", _XY, _cut_short),
     "broken-crash": ("raises an error on every request, the first warm-up included", _XY, _scripted(Crash)),

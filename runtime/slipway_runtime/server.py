@@ -13,16 +13,25 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
+from typing import TYPE_CHECKING
 
-from slipway_runtime.cpus import cpu_limit
-from slipway_runtime.engine.executor import Executor
-from slipway_runtime.errors import BadConfig, BadModel, Failure, RequestError
-from slipway_runtime.models import artifacts
-from slipway_runtime.protocol.grpcio_server import GrpcServer
-from slipway_runtime.protocol.routes import Routes
-from slipway_runtime.service import Model, Service, State
+from slipway_runtime.errors import BadConfig, Failure
+from slipway_runtime.memory import keep_large_blocks
+from slipway_runtime.observe import Tracer, logged
+from slipway_runtime.protocol.grpc_services import all_rpcs
+from slipway_runtime.protocol.http2_methods import http2_methods
+from slipway_runtime.protocol.methods import Methods
+from slipway_runtime.protocol.routes import RestOptions, Routes
+from slipway_runtime.protocol.shared_memory import SharedMemory
+from slipway_runtime.repository import ModelFiles
+from slipway_runtime.service import Service, ServiceOptions
 from slipway_runtime.settings import Settings
-from slipway_runtime.wire.http1 import HttpServer
+from slipway_runtime.wire.grpc_calls import GrpcServer
+from slipway_runtime.wire.http1_messages import Handler
+from slipway_runtime.wire.http1_server import HttpServer, Limits
+
+if TYPE_CHECKING:
+    from slipway_runtime.protocol.grpcio_server import GrpcServer as GrpcioServer
 
 log = logging.getLogger("slipway.server")
 POLL_S = 0.02
@@ -74,57 +83,80 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # Without a limit: one request runs, one waits on the thread so that it never idles between two.
-        self._executor = Executor(slots=settings.concurrency or 2, max_queue=settings.max_queue)
-        self._service = Service(settings.name, self._executor, settings.timeout_s)
+        keep_large_blocks()
+        options = ServiceOptions(
+            explicit=settings.model_control == "explicit", tracing=settings.tracing, log_format=settings.log_format
+        )
+        self._service = Service(ModelFiles(settings), options)
+        self._memory = SharedMemory()
+        self._tracer = _tracer() if settings.tracing else None
+        self._own_grpc, self._grpcio = self._grpc_servers()
         self._http = HttpServer(
-            Routes(self._service, settings.max_body_bytes),
+            self._handler(),
+            Limits(
+                body_bytes=settings.max_body_bytes,
+                held_bytes=settings.max_held_bytes,
+                connections=settings.max_connections,
+                idle_timeout_s=settings.idle_timeout_s,
+            ),
+            self._own_grpc.connection if self._own_grpc else None,
+        )
+
+    def _handler(self) -> Handler:
+        settings = self._settings
+        options = RestOptions(
             max_body_bytes=settings.max_body_bytes,
+            tenant_header=settings.tenant_header.lower().encode(),
+            full_status=settings.full_status,
+        )
+        handler: Handler = Routes(self._service, self._memory, options)
+        if self._tracer is not None:
+            handler = self._tracer.traced(handler)
+        return logged(handler) if settings.access_log else handler
+
+    def _grpc_servers(self) -> "tuple[GrpcServer | None, GrpcioServer | None]":
+        settings = self._settings
+        inference = Methods(self._service, self._memory, settings.tenant_header.lower().encode())
+        rpcs = all_rpcs(self._service, inference)
+        full_exhausts = settings.full_status == 429
+        if settings.grpc_backend == "grpcio":
+            from slipway_runtime.protocol.grpcio_server import GrpcServer as Fallback  # noqa: PLC0415 - only if wanted
+
+            return None, Fallback(rpcs, settings.max_body_bytes, full_exhausts=full_exhausts)
+        methods = http2_methods(rpcs, inference, full_exhausts=full_exhausts)
+        own = GrpcServer(
+            methods,
+            max_message_bytes=settings.max_body_bytes,
+            max_held_bytes=settings.max_held_bytes,
             idle_timeout_s=settings.idle_timeout_s,
         )
-        self._grpc = GrpcServer(self._service, settings.max_body_bytes)
+        return own, None
 
     async def listen(self) -> None:
         settings = self._settings
+        ports = {"http_port": await self._listen("HTTP", settings.http_port)}
+        if self._grpcio is None:
+            ports["grpc_port"] = await self._listen("gRPC", settings.grpc_port)
+        else:
+            try:
+                ports["grpc_port"] = await self._grpcio.listen(settings.host, settings.grpc_port)
+            except OSError as exc:
+                raise BadConfig(f"cannot listen on gRPC port {settings.grpc_port}: is it in use?") from exc
+        if settings.metrics_port:
+            ports["metrics_port"] = await self._listen("metrics", settings.metrics_port)
+        log.info("listening", extra={"f": ports})
+
+    async def _listen(self, what: str, port: int) -> int:
+        """Every port of ours speaks HTTP/1.1 and HTTP/2, whichever the client begins with."""
         try:
-            http_port = await self._http.listen(settings.host, settings.http_port)
+            return await self._http.listen(self._settings.host, port)
         except OSError as exc:
-            raise BadConfig(f"cannot listen on HTTP port {settings.http_port}: {os.strerror(exc.errno or 0)}") from exc
-        try:
-            grpc_port = await self._grpc.listen(settings.host, settings.grpc_port)
-        except OSError as exc:
-            raise BadConfig(f"cannot listen on gRPC port {settings.grpc_port}: is it in use?") from exc
-        log.info("listening", extra={"f": {"http_port": http_port, "grpc_port": grpc_port}})
+            raise BadConfig(f"cannot listen on {what} port {port}: {os.strerror(exc.errno or 0)}") from exc
 
     async def load(self) -> None:
         started_s = time.monotonic()
-        try:
-            model, warm = await self._executor.on_thread(self._load)
-        except Failure:
-            self._service.state = State.FAILED
-            raise
-        load_s = time.monotonic() - started_s
-        self._service.set_ready(model, load_s)
-        log.info("ready", extra={"f": {"model": self._service.name, "load_s": round(load_s, 3), "warmed_up": warm}})
-
-    def _load(self) -> tuple[Model, bool]:
-        """On the model's thread. Importing torch takes seconds, so it is done here, while we are live already."""
-        settings = self._settings
-        artifact = artifacts.find(settings.model, settings.format)
-        from slipway_runtime.models import torch_model as model  # noqa: PLC0415 - see above
-
-        loaded = model.load(artifact, settings.device, settings.threads or cpu_limit())
-        if ignored := loaded.metadata.ignored:
-            log.warning("config.json has fields that are ignored", extra={"f": {"fields": ", ".join(ignored)}})
-        try:
-            warm = loaded.warm_up()
-        except RequestError as exc:
-            raise BadModel(
-                f"model file '{artifact.path}' was loaded, but its first (warm-up) request failed: {exc.message}; "
-                "run it once on zeros where it was made"
-            ) from exc
-        self._service.name = self._service.name or artifact.config.name or artifact.default_name
-        return loaded, warm
+        await self._service.start()
+        log.info("ready", extra={"f": {"load_s": round(time.monotonic() - started_s, 3)}})
 
     async def drain(self) -> None:
         """Finish what there is and close.
@@ -136,9 +168,11 @@ class Server:
         began_s = time.monotonic()
         ends_s = began_s + settings.drain_timeout_s
         self._http.draining = True
+        if self._own_grpc is not None:
+            self._own_grpc.drain()
         service.set_draining()
         log.info("draining", extra={"f": {"in_flight": service.in_flight}})
-        while time.monotonic() < ends_s and not self._is_quiet(began_s):  # noqa: ASYNC110 - no one event for three conditions
+        while time.monotonic() < ends_s and not self._is_quiet(began_s):  # noqa: ASYNC110 - no one event for all of it
             await asyncio.sleep(POLL_S)
         if left := service.in_flight:
             raise Failure(
@@ -149,13 +183,24 @@ class Server:
 
     async def close(self, grace_s: float) -> None:
         """Let go of the ports and the connections; what is written has `grace_s` to leave. Safe to call twice."""
+        grpc = self._own_grpc or self._grpcio
         try:
             async with asyncio.timeout(grace_s + 1):
-                await asyncio.gather(self._http.close(), self._grpc.close(grace_s))
+                await asyncio.gather(self._http.close(), *([grpc.close(grace_s)] if grpc else []))
         except TimeoutError:
             log.debug("clients did not take their last answers in time")
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
     def _is_quiet(self, began_s: float) -> bool:
         service = self._service
-        quiet_s = time.monotonic() - max(began_s, service.last_asked_s)
-        return not service.in_flight and not self._http.is_busy() and quiet_s >= self._settings.drain_idle_s
+        quiet_s = time.monotonic() - max(began_s, service.load_now.last_asked_s)
+        busy = service.in_flight or self._http.is_busy() or (self._own_grpc is not None and self._own_grpc.is_busy())
+        return not busy and quiet_s >= self._settings.drain_idle_s
+
+
+def _tracer() -> Tracer:
+    try:
+        return Tracer()
+    except ImportError as exc:
+        raise BadConfig("--tracing needs the OpenTelemetry packages: pip install 'slipway[tracing]'") from exc

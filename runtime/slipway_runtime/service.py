@@ -43,7 +43,7 @@ class LoadedVersion:
     version: str
     model: Loaded
     options: Callable[[], Options]
-    config: dict[str, Any]
+    config: Callable[[], dict[str, Any]]
     labels: Mapping[str, list[str]]
     close: Callable[[], None]
 
@@ -70,7 +70,7 @@ class Version:
     """What the protocols call an entry: an endpoint with what is told of it."""
 
     endpoint: Endpoint
-    config_json: dict[str, Any]
+    config: Callable[[], dict[str, Any]]
     class_labels: Mapping[str, list[str]]
     release: Callable[[], None]
 
@@ -89,6 +89,10 @@ class Version:
     @property
     def decoupled(self) -> bool:
         return self.endpoint.streams is not None
+
+    @property
+    def config_json(self) -> dict[str, Any]:
+        return self.config()
 
     def labels(self, output: str) -> list[str] | None:
         return self.class_labels.get(output)
@@ -194,11 +198,13 @@ class Service:
     def versions(self, name: str) -> list[str]:
         return sorted(self._models[name].versions, key=_number) if name in self._models else []
 
-    def submit(self, entry: Version, request: InferRequest, done: Done) -> Ask:
-        return entry.endpoint.submit(request, done)
+    def submit(self, entry: Any, request: InferRequest, done: Done) -> Ask:
+        ask: Ask = entry.endpoint.submit(request, done)
+        return ask
 
-    def stream(self, entry: Version, request: InferRequest) -> AsyncIterator[InferResponse]:
-        return entry.endpoint.stream(request)
+    def stream(self, entry: Any, request: InferRequest) -> AsyncIterator[InferResponse]:
+        answers: AsyncIterator[InferResponse] = entry.endpoint.stream(request)
+        return answers
 
     def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
         if name:
@@ -252,10 +258,14 @@ class Service:
         return self.exposition.render([entry.endpoint for entry in self._all()], gpus())
 
     def load_report(self) -> dict[str, float]:
-        """For a load balancer that asks (ORCA): what waits and what runs."""
+        """For a load balancer that asks (ORCA): 0.5 = half of the instances have work, above 1 = requests wait."""
         endpoints = [entry.endpoint for entry in self._all()]
         waiting = sum(endpoint.waiting for endpoint in endpoints)
-        return {"queue_requests": float(waiting), "running_requests": float(self.in_flight - waiting)}
+        return {
+            "application_utilization": max((endpoint.utilization for endpoint in endpoints), default=0.0),
+            "named_metrics.queue_requests": float(waiting),
+            "named_metrics.running_requests": float(self.in_flight - waiting),
+        }
 
     # --- ours
 

@@ -2,13 +2,17 @@
 
 import array
 import json
+import select
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from e2e.bench.api import CannotMeasureError
-from e2e.bench.runtime import results
+from e2e.bench.runtime import open_loop, results
 from e2e.bench.runtime.cells import ECHO, Cell, Choice, Figures, Subject
-from e2e.bench.runtime.load import percentile, read_h2load, read_wrk
+from e2e.bench.runtime.load import Target, percentile, read_h2load, read_wrk
 from e2e.bench.runtime.messages import Sample, WrongAnswerError, check, message
 from e2e.bench.runtime.results import Results
 
@@ -56,6 +60,34 @@ def test_h2loads_failed_calls_are_errors(log: str, data: int, errors: int) -> No
 def test_without_an_answer_there_is_no_figure() -> None:
     with pytest.raises(CannotMeasureError, match="h2load had no answer"):
         read_h2load("finished in 2.00s", "0\t500\t5\n", 1, answer_bytes=20)
+
+
+def test_an_open_loop_counts_the_time_since_a_request_was_due() -> None:
+    """The server answers nobody before everybody has asked: the first then has waited for all the others."""
+    requests, per_s = 20, 100
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as thread:
+        port = listening.getsockname()[1]
+        serving = thread.submit(_answer_when_all_have_asked, listening, requests)
+        target = Target(message(SAMPLE, "own", "json"), port, 0, Path())
+        load = open_loop.apply(target, per_s, requests / per_s)
+        serving.result()
+    assert (load.requests, load.errors) == (requests, 0)
+    assert load.p99_ms >= (requests - 1) / per_s * 1000
+    assert load.p50_ms >= (requests / 2 - 1) / per_s * 1000
+
+
+def _answer_when_all_have_asked(listening: socket.socket, requests: int) -> None:
+    connections = [listening.accept()[0] for _ in range(open_loop.CONNECTIONS)]
+    asked: list[socket.socket] = []
+    while len(asked) < requests:
+        for one in select.select(connections, (), ())[0]:
+            one.recv(65536)
+            asked.append(one)
+    for one in asked:
+        one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    for one in connections:
+        one.recv(1)  # until it is closed
+        one.close()
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 2), (99, 4), (75, 3), (0, 1)])

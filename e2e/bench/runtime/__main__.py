@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m e2e.bench.runtime")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=3, help="of each cell in each round")
+    parser.add_argument("--seconds", type=int, default=2, help="of each cell in each round")
     parser.add_argument("--only", type=_choice, default=Choice(), help="servers, models, protocols, c1 c8 c64 open")
     return parser.parse_args(argv)
 

@@ -42,7 +42,15 @@ def _calibrate(bench: Bench, cell: Cell) -> None:
         page = bench.work / "pages" / request.path[1:]
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_bytes(bytes(size + 5))
-        command = ["nghttpd", "--no-tls", f"--htdocs={bench.work / 'pages'}", "--address=127.0.0.1", str(port)]
+        command = [
+            "nghttpd",
+            "--no-tls",
+            f"--htdocs={bench.work / 'pages'}",
+            "--address=127.0.0.1",
+            "-w24",
+            "-W24",
+            str(port),
+        ]
     target = Target(request, port, size, bench.work)
     with running(command, log, os.environ) as process:
         wait_until(lambda: _is_open(port), process, f"what does nothing ({log})")

@@ -18,8 +18,8 @@ LOCKS = REPO / "locks" / "bench"
 GENERATORS = {"wrk": "wrk", "nghttp2-client": "h2load", "nghttp2-server": "nghttpd"}
 
 
-def folder() -> Path:
-    return cache() / f"bench-runtime-{digest(LOCKS.glob('*.txt'))}"
+def folder(peer: str) -> Path:
+    return cache() / f"bench-runtime-{peer}-{digest([LOCKS / f'{peer}.txt'])}"
 
 
 def require_generators() -> None:
@@ -32,7 +32,7 @@ def ensure(peer: str) -> Path:
     Raises:
         ClusterError: when it cannot be installed; the text says why.
     """
-    place = folder() / peer
+    place = folder(peer)
     if (place / "done").exists():
         return place
     shutil.rmtree(place, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Closed-loop load: so many clients, each with a connection and one request at a time.
 
-By wrk for HTTP/1.1 and h2load for gRPC. Both are written in C and use one core at most; how much of it is part of the figures, and `calibration` says what they
-would do if the server took no time.
+By wrk for HTTP/1.1 and h2load for gRPC, both written in C, each on one core at most. How much of it they need is among
+the figures, and `calibration` says what they do when the server takes hardly any time.
 """
 
 import json

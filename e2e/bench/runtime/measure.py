@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -73,7 +73,8 @@ class Bench:
         port = place.grpc_port if request.is_grpc else place.http_port
         try:
             target = Target(request, port, self._checked(sample, request, port, process), place.work)
-            load.apply(target, _WARM_CLIENTS, _WARM_S)
+            with suppress(CannotMeasureError):  # a second is not enough for everybody
+                load.apply(target, min(_WARM_CLIENTS, max(cell.clients for cell in cells)), _WARM_S)
             for cell in cells:
                 self._cell(Subject.of(server), cell, process, target)
         except (CannotMeasureError, WrongAnswerError) as error:

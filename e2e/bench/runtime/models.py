@@ -3,7 +3,8 @@
     python e2e/bench/runtime/models.py FOLDER
 
 It writes FOLDER/NAME/model.pt (TorchScript) with a config.json that names its tensors, x.f32 and y.f32: one request and
-its answer, float32. It is a program of its own so that the benchmark's process, beside which servers are measured, has no torch.
+its answer, float32. It is a program of its own so that the benchmark's process, beside which servers are measured, has
+no torch.
 """
 
 import json

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from e2e.bench.machine import cpu_s
 
-GRACE_S = 10
+GRACE_S = 3
 
 
 @contextmanager

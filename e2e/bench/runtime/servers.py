@@ -65,7 +65,7 @@ class Server:
 
     @property
     def python(self) -> Path:
-        return environments.folder() / self.name / "bin" / "python"
+        return environments.folder(self.name) / "bin" / "python"
 
 
 def _ours(_: Server, place: Place) -> Launch:
@@ -115,7 +115,7 @@ def _mlserver(server: Server, place: Place) -> Launch:
 
 def _triton(server: Server, place: Place) -> Launch:
     """As PyTriton starts it: the wheel has the server, its libraries, and a stub for each version of Python."""
-    site = environments.site_packages(environments.folder() / server.name)
+    site = environments.site_packages(environments.folder(server.name))
     root, backend, repository = site / "pytriton" / "tritonserver", place.work / "backends", place.work / "models"
     shutil.copytree(root / "backends" / "python", backend / "python")
     shutil.copy(root / "python_backend_stubs" / "3.11" / "triton_python_backend_stub", backend / "python")

@@ -14,11 +14,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slipway_runtime.engine.deadlines import Deadlines
-from slipway_runtime.engine.job import Job, JobState, Runner
+from slipway_runtime.engine.job import Job, JobState, Runner, finish
 from slipway_runtime.engine.pace import DelayRule, InlineRule
 from slipway_runtime.engine.queue import JobQueue
 from slipway_runtime.engine.stats import Ran, Stats
@@ -26,6 +26,10 @@ from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.tensors import Rows
 
 log = logging.getLogger("slipway.batcher")
+
+_DONE = JobState.DONE
+_NONE = -1_000_000_000
+"""A limit below whatever waits, so that the usual check of `submit` refuses all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +64,29 @@ class Batcher:
         self._deadlines = Deadlines(self._loop, self._expire)
         self._inline = InlineRule() if len(runners) == 1 and runners[0].may_run_inline else None
         self._delay = DelayRule(policy.delay_s) if policy.delay_s else None
+        self._max_queue, self._max_queue_bytes = policy.max_queue, policy.max_queue_bytes
+        self._reserved = 0
+        self._closed = False
         self._kick_is_due = False
+        self._held: asyncio.TimerHandle | None = None
+        # Each of the two is written by one side only: the first under the lock, the second on the loop.
+        self._taken = self._returned = 0
         self._instances = [_Instance(self, runner, index) for index, runner in enumerate(runners)]
-        self.running = 0
-        """Requests that the model has."""
 
     @property
     def waiting(self) -> int:
-        return self._queue.count
+        return self._queue.count + self._reserved
+
+    @property
+    def running(self) -> int:
+        """Requests that the model has."""
+        return self._taken - self._returned
+
+    @property
+    def utilization(self) -> float:
+        """Instances that have a batch and batches that wait, by instance: above 1 it cannot keep up."""
+        busy = sum(instance.busy for instance in self._instances)
+        return (busy + self._queue.rows / self._policy.max_rows) / len(self._instances)
 
     def waiting_by_tenant(self) -> dict[tuple[int, str], int]:
         with self._lock:
@@ -77,21 +96,22 @@ class Batcher:
         """Let the job wait for its turn; its `finished` is called later, never from within.
 
         Raises:
-            RequestError: FULL, when too many or too many bytes wait already.
+            RequestError: FULL, when too many or too many bytes wait already; UNAVAILABLE after `close`.
         """
-        policy, queue = self._policy, self._queue
-        if queue.count >= policy.max_queue or queue.size_bytes + job.size_bytes > policy.max_queue_bytes:
-            self._refuse_unless_idle()
+        queue = self._queue
+        if queue.count >= self._max_queue or queue.size_bytes + job.size_bytes > self._max_queue_bytes:
+            self._refuse_unless_free(job)
         job.queued_ns = time.perf_counter_ns()
-        now_s = self._loop.time()
-        if timeout_s is None or timeout_s >= policy.timeout_s:
-            job.deadline_s = now_s + policy.timeout_s
-            self._deadlines.add(job)
-        else:
-            job.deadline_s = now_s + timeout_s
-            self._deadlines.add_own(job)
+        if not job.watched:
+            now_s, usual_s = self._loop.time(), self._policy.timeout_s
+            if timeout_s is None or timeout_s >= usual_s:
+                job.deadline_s = now_s + usual_s
+                self._deadlines.add(job)
+            else:
+                job.deadline_s = now_s + timeout_s
+                self._deadlines.add_own(job)
         if self._delay is not None:
-            self._delay.arrived(now_s)
+            self._delay.arrived(self._loop.time())
         with self._lock:
             queue.put(job)
         if not self._kick_is_due:
@@ -101,37 +121,74 @@ class Batcher:
 
     def cancel(self, job: Job) -> bool:
         """Nobody wants the answer any more: `finished` is not called. Whether the job was not yet finished."""
-        if job.state is JobState.DONE:
+        if job.state is _DONE:
             return False
         self._settle(job)
         self._deadlines.discard(job)
         return True
 
+    def withdraw(self, job: Job) -> bool:
+        """As `cancel`, but only if the model does not have it already."""
+        with self._lock:
+            if job.state is not JobState.QUEUED:
+                return False
+            self._queue.remove(job)
+            job.state = _DONE
+        self._deadlines.discard(job)
+        return True
+
+    def reserve(self, job: Job) -> None:
+        """Let a job count as waiting that is to be submitted later, after `release`. Raises as `submit` does."""
+        queue = self._queue
+        if queue.count >= self._max_queue or queue.size_bytes + job.size_bytes > self._max_queue_bytes:
+            raise self._refusal()
+        self._reserved += 1
+        self._max_queue -= 1
+        self._max_queue_bytes -= job.size_bytes
+
+    def release(self, job: Job) -> None:
+        self._reserved -= 1
+        self._max_queue += 1
+        self._max_queue_bytes += job.size_bytes
+
     async def close(self) -> None:
-        """End the threads, each after the batch it has. What waits is refused."""
+        """End the threads, each after the batch it has. What waits is refused, and all that comes later."""
+        if self._closed:
+            return
+        self._closed, self._max_queue = True, _NONE
         with self._lock:
             left: list[Job] = []
             while self._queue.count:
                 left += self._queue.take(self._queue.rows, self._queue.count)[0]
         for job in left:
-            self._deadlines.discard(job)
-            self._answer(job, RequestError(Kind.UNAVAILABLE, "the model is being unloaded, send the request again"))
+            if job.state is not _DONE:
+                self._deadlines.discard(job)
+                self._answer(job, self._refusal())
         for instance in self._instances:
             instance.stop()
         for instance in self._instances:
             await self._loop.run_in_executor(None, instance.join)
         await asyncio.sleep(0)  # what the threads have posted last
         self._deadlines.close()
+        if self._held is not None:
+            self._held.cancel()
 
-    def _refuse_unless_idle(self) -> None:
-        """A queue of length 0 still lets in what an idle instance takes at once."""
-        idle = sum(instance.idle for instance in self._instances)
-        if self._queue.count >= self._policy.max_queue + idle:
-            raise RequestError(Kind.FULL, f"Exceeds maximum queue size: {self._policy.max_queue} requests wait already")
-        if self._queue.size_bytes and self._queue.count >= idle:
-            raise RequestError(
-                Kind.FULL, f"Exceeds maximum queue size: {self._queue.size_bytes} bytes wait already, try again shortly"
+    def _refuse_unless_free(self, job: Job) -> None:
+        """A queue of length 0 still lets in what an instance takes at once, and one of few bytes what is larger."""
+        queue, free = self._queue, sum(not instance.busy for instance in self._instances)
+        too_large = queue.size_bytes + job.size_bytes > self._max_queue_bytes
+        if queue.count >= self._max_queue + free or (too_large and queue.size_bytes and queue.count >= free):
+            raise self._refusal()
+
+    def _refusal(self) -> RequestError:
+        if self._closed:
+            return RequestError(Kind.UNAVAILABLE, "the model is being unloaded, send the request again")
+        if self._queue.count >= self._max_queue:
+            return RequestError(
+                Kind.FULL, f"Exceeds maximum queue size: {self._policy.max_queue} requests wait already"
             )
+        waiting = self._queue.size_bytes + self._policy.max_queue_bytes - self._max_queue_bytes
+        return RequestError(Kind.FULL, f"Exceeds maximum queue size: {waiting} bytes wait already, try again shortly")
 
     # --- taking and running
 
@@ -140,94 +197,130 @@ class Batcher:
         self._kick_is_due = False
         if not self._queue.count:
             return
-        if (hold_s := self._hold_s()) > 0:
-            self._kick_is_due = True
-            self._loop.call_later(hold_s, self._kick)
+        if self._inline is not None and self._inline.inline:
+            self._run_here(self._instances[0])
+            return
+        with self._lock:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        """Under the lock. One that finds more than it can take wakes the next."""
+        if not self._queue.count:
             return
         for instance in self._instances:
-            if not instance.idle:
-                continue
-            if self._inline is not None and self._inline.inline:
-                self._run_here(instance)
-            else:
-                instance.wake()
-            if not self._queue.count:
+            if instance.idle:
+                if not self._is_held():
+                    instance.wake()
                 return
 
-    def _hold_s(self) -> float:
+    def _is_held(self) -> bool:
+        """Whether what waits is to wait a little longer, although an instance is idle."""
         if self._delay is None or self._queue.rows >= self._policy.max_rows:
-            return 0.0
-        oldest = self._queue.oldest()
-        age_s = (time.perf_counter_ns() - oldest.queued_ns) / 1e9
-        return self._delay.hold_s(self._queue.count, -age_s, 0.0)
+            return False
+        now_s = self._loop.time()
+        age_s = (time.perf_counter_ns() - self._queue.oldest().queued_ns) / 1e9
+        hold_s = self._delay.hold_s(self._queue.count, now_s - age_s, now_s)
+        if hold_s <= 0:
+            return False
+        self._loop.call_soon_threadsafe(self._hold, hold_s)
+        return True
+
+    def _hold(self, hold_s: float) -> None:
+        if self._held is not None:
+            self._held.cancel()
+        self._held = self._loop.call_later(hold_s, self._kick)
 
     def _run_here(self, instance: "_Instance") -> None:
-        batch = self.take(instance)
-        if batch is not None:
-            instance.run(batch)
-            self.finished(batch)
+        if not instance.idle:
+            return  # its thread has a batch, and asks for the next kick itself
+        with self._lock:
+            batch = None if self._is_held() else self._take(instance)
+        if batch is None:
+            return
+        instance.run(batch)
+        instance.busy = False
+        self.finished(batch)
         if self._queue.count and not self._kick_is_due:
             self._kick_is_due = True
             self._loop.call_soon(self._kick)  # in the next turn: sockets come first
 
     def take(self, instance: "_Instance") -> _Batch | None:
-        """On any thread: the next batch. If nobody waits, the instance is idle from now on."""
+        """On an instance's thread: the next batch. Without one the instance is idle from now on."""
         with self._lock:
-            jobs, cut = self._queue.take(self._policy.max_rows, self._policy.max_jobs)
-            if not jobs:
-                instance.idle = True
-                return None
-            now_ns = time.perf_counter_ns()
-            rows = 0
-            for job in jobs:
-                job.state = JobState.RUNNING
-                job.started_ns = now_ns
-                rows += job.rows
-            self.running += len(jobs)
+            here = self._inline is None or not self._inline.inline
+            batch = self._take(instance) if here else None
+            if batch is None:
+                instance.idle, instance.busy = True, False
+            if self._queue.count:
+                if here:
+                    self._wake_one()
+                else:
+                    self._post(self._kick)
+        return batch
+
+    def _take(self, instance: "_Instance") -> _Batch | None:
+        """Under the lock."""
+        jobs, cut = self._queue.take(self._policy.max_rows, self._policy.max_jobs)
+        if not jobs:
+            return None
+        instance.busy = True
+        self._taken += len(jobs)
+        now_ns, rows = time.perf_counter_ns(), 0
+        for job in jobs:
+            job.state = JobState.RUNNING
+            job.started_ns = now_ns
+            rows += job.rows
         return _Batch(jobs, Ran(rows, cut))
 
     def finished(self, batch: _Batch) -> None:
         """On the loop: hand out the answers of a batch."""
         ran = batch.ran
-        self.running -= len(batch.jobs)
+        self._returned += len(batch.jobs)
         if self._inline is not None:
-            self._inline.ran(ran.infer_ns)
+            self._inline.ran(ran.cpu_ns)
         if self._delay is not None:
             self._delay.ran(ran.rows, ran.infer_ns / 1e9)
         self.stats.ran(batch.jobs, ran)
         for job, result in zip(batch.jobs, batch.results, strict=True):
-            if job.state is not JobState.DONE:
+            if job.state is not _DONE:
                 self._deadlines.discard(job)
                 self._answer(job, result)
 
     def _answer(self, job: Job, result: Rows | RequestError) -> None:
-        job.state = JobState.DONE
+        job.state = _DONE
         if isinstance(result, RequestError):
             job.error = result
         else:
             job.outputs = result
-        try:
-            job.finished()
-        except Exception:  # the others of the batch are not to suffer from it
-            log.exception("an answer could not be given")
+        finish(job)
 
     def _expire(self, job: Job) -> None:
-        if job.state is JobState.DONE:
-            return
-        limit_s = job.deadline_s - self._loop.time() + (time.perf_counter_ns() - job.queued_ns) / 1e9
-        self._settle(job)
-        self._answer(job, RequestError(Kind.DEADLINE, f"Request timeout expired after {max(0.0, limit_s):.3g} s"))
+        if job.state is not _DONE:
+            self._settle(job)
+            self._answer(job, expired(job, self._loop.time()))
 
     def _settle(self, job: Job) -> None:
         """Take it out of the queue, if it is still there, and let nobody answer it any more."""
         with self._lock:
             if job.state is JobState.QUEUED:
                 self._queue.remove(job)
-            job.state = JobState.DONE
+            job.state = _DONE
 
     def post(self, batch: _Batch) -> None:
         """On an instance's thread."""
-        self._loop.call_soon_threadsafe(self.finished, batch)
+        self._post(self.finished, batch)
+
+    def _post(self, what: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what, *arguments)
+        except RuntimeError:
+            log.warning("the server has ended before the model was through with its last batch")
+
+
+def expired(job: Job, now_s: float) -> RequestError:
+    """To the millisecond: the loop's clock and ours differ by as much."""
+    limit_s = job.deadline_s - now_s + (time.perf_counter_ns() - job.queued_ns) / 1e9
+    return RequestError(Kind.DEADLINE, f"Request timeout expired after {max(0.0, round(limit_s, 3)):g} s")
 
 
 class _Instance:
@@ -236,12 +329,16 @@ class _Instance:
     def __init__(self, batcher: Batcher, runner: Runner, index: int) -> None:
         self._batcher, self._runner = batcher, runner
         self.idle = True
+        """Its thread sleeps and has not been woken."""
+        self.busy = False
+        """The model has a batch."""
         self._wake = threading.Semaphore(0)
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name=f"model-{index}", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
+        """Under the batcher's lock."""
         self.idle = False
         self._wake.release()
 
@@ -251,24 +348,30 @@ class _Instance:
 
     def join(self) -> None:
         self._thread.join()
-        self._runner.close()
+        try:
+            self._runner.close()
+        except Exception:
+            log.exception("a model could not be closed")
 
     def run(self, batch: _Batch) -> None:
         """On the thread that is this instance's turn. Never raises."""
-        began_ns = time.perf_counter_ns()
+        began_ns, began_cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
         count, failure = len(batch.jobs), None
         try:
             batch.results = self._runner.run(batch.jobs)
+            if len(batch.results) != count:
+                failure = RequestError(
+                    Kind.INTERNAL, f"the model gave {len(batch.results)} answers for {count} requests"
+                )
         except RequestError as error:
             failure = error
-        except Exception:
+        except (Exception, SystemExit):  # a model that calls exit() ends neither the server nor its own thread
             log.exception("a batch failed in the server itself")
             failure = RequestError(Kind.INTERNAL, "internal error; the server's log says more")
-        if failure is None and len(batch.results) != count:
-            failure = RequestError(Kind.INTERNAL, f"the model gave {len(batch.results)} answers for {count} requests")
         if failure is not None:
             batch.results = [failure] * count
         batch.ran.infer_ns = time.perf_counter_ns() - began_ns
+        batch.ran.cpu_ns = time.thread_time_ns() - began_cpu_ns
 
     def _work(self) -> None:
         while True:

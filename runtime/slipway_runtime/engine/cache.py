@@ -6,17 +6,19 @@ can prepare two inputs that share one. A model whose answers depend on anything 
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
-from slipway_runtime.tensors import Array, Parameter, Rows
+from slipway_runtime.engine.job import size_of
+from slipway_runtime.tensors import Parameter, Rows
 
 Key = bytes
-_ENTRY_BYTES = 200
-"""About what an entry costs beside its arrays."""
+_ENTRY_BYTES = 400
+_ARRAY_BYTES = 150
+"""About what an entry, and each of its arrays, costs beside the data."""
 
 
 @dataclass(slots=True)
@@ -39,14 +41,16 @@ class Cache:
     def key(self, inputs: Rows, parameters: Mapping[str, Parameter]) -> Key:
         """`inputs` in the model's order."""
         digest = xxhash.xxh3_128(seed=self._seed)
+        update = digest.update
         for data in inputs:
-            digest.update(f"{data.dtype.str}{data.shape}".encode())
-            if data.dtype == object:
+            dtype = data.dtype
+            update(b"%s%r" % (dtype.char.encode(), data.shape))
+            if dtype.hasobject:
                 for value in data.ravel():
-                    digest.update(len(value).to_bytes(8, "little"))
-                    digest.update(value)
-            else:
-                digest.update(np.ascontiguousarray(data).data if data.size else b"")
+                    update(len(value).to_bytes(8, "little"))
+                    update(value)
+            elif data.size:
+                update(data.data if data.flags.c_contiguous else np.ascontiguousarray(data).data)
         if parameters:
             digest.update(repr(sorted(parameters.items())).encode())
         return digest.digest()
@@ -58,9 +62,9 @@ class Cache:
         self._entries.move_to_end(key)
         return entry.outputs
 
-    def put(self, key: Key, outputs: Sequence[Array]) -> None:
+    def put(self, key: Key, outputs: Rows) -> None:
         """Keep copies, unless they are larger than the whole cache."""
-        size_bytes = _ENTRY_BYTES + sum(_size(data) for data in outputs)
+        size_bytes = _ENTRY_BYTES + _ARRAY_BYTES * len(outputs) + size_of(outputs)
         if size_bytes > self._max_bytes or key in self._entries:
             return
         # Copies: an answer may be a view of its whole batch's.
@@ -74,7 +78,3 @@ class Cache:
     def clear(self) -> None:
         self._entries.clear()
         self.size_bytes = 0
-
-
-def _size(data: Array) -> int:
-    return data.nbytes + (sum(map(len, data.ravel())) if data.dtype == object else 0)

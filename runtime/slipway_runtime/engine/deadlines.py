@@ -39,8 +39,7 @@ class Deadlines:
 
     def discard(self, job: Job) -> None:
         """The job has been answered."""
-        if job in self._usual:
-            del self._usual[job]
+        if self._usual.pop(job, self) is None:
             return
         self._own_live.discard(job)
         if len(self._own) > 2 * len(self._own_live) + 64:
@@ -62,14 +61,15 @@ class Deadlines:
         self._timer, self._timer_s = None, float("inf")
         # uvloop's timers count in milliseconds and may come that much early.
         now_s = self._loop.time() + 0.001
-        for job in self._due(now_s):
-            self._expired(job)
+        due = self._due(now_s)
         earliest_s = min(
             next((job.deadline_s for job in self._usual), float("inf")),
             self._own[0][0] if self._own else float("inf"),
         )
-        if self._timer is None and earliest_s < float("inf"):
+        if earliest_s < float("inf"):
             self._set(earliest_s)
+        for job in due:
+            self._expired(job)
 
     def _due(self, now_s: float) -> list[Job]:
         due: list[Job] = []

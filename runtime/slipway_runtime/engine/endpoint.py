@@ -5,15 +5,16 @@ request ──▶ does it fit? ──▶ job ──▶ way (cache, sequences, ba
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from slipway_runtime.engine.batcher import Batcher, Policy
 from slipway_runtime.engine.cache import Cache
-from slipway_runtime.engine.job import Job, JobState, Runner
+from slipway_runtime.engine.job import Job, JobState, Runner, size_of
 from slipway_runtime.engine.sequences import Sequences
-from slipway_runtime.engine.signature import Signature, check_outputs, chosen
+from slipway_runtime.engine.signature import Signature, check_outputs, chosen, datatype_of
 from slipway_runtime.engine.stats import Stats
 from slipway_runtime.engine.streams import Streams
 from slipway_runtime.engine.ways import Cached, Sequenced, Way
@@ -73,7 +74,7 @@ class Endpoint:
     """Must be made inside a running event loop."""
 
     def __init__(self, name: str, version: str, model: Loaded, options: Options, load: Load) -> None:
-        self.name, self.version, self.metadata = name, version, model.metadata
+        self.name, self.version, self._model = name, version, model
         self.stats = Stats()
         self._policy, self._default_level, self._load = options.policy, options.default_level, load
         self.cache = options.cache
@@ -81,6 +82,7 @@ class Endpoint:
         self.batcher = None if model.decoupled else Batcher(model.runners, options.policy, self.stats)
         self._way = self._way_of(options)
         self._signature = Signature(model.metadata, name)
+        self._outputs = [(spec.name, spec.datatype) for spec in model.metadata.outputs]
         self._output_names = [spec.name for spec in model.metadata.outputs]
         self.in_flight = 0
 
@@ -94,8 +96,15 @@ class Endpoint:
         return self.batcher
 
     @property
-    def decoupled(self) -> bool:
-        return self.streams is not None
+    def metadata(self) -> Metadata:
+        """A model that does not say what it gives is known whole after its first answer."""
+        return self._model.metadata
+
+    @property
+    def utilization(self) -> float:
+        """How much of what the instances can do at once is asked for; above 1 requests wait."""
+        queue = self.batcher or self.streams
+        return queue.utilization if queue is not None else 0.0
 
     @property
     def waiting(self) -> int:
@@ -137,22 +146,29 @@ class Endpoint:
             raise result
         return result
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """All answers of a decoupled model; the one answer of any other."""
         if self.streams is None:
             yield await self.infer(request)
             return
-        ask = self._ask(request, lambda _: None)
+        try:
+            ask = self._ask(request, lambda _: None)
+        except RequestError as error:
+            self.stats.failed(error.kind, 0)
+            raise
         began_ns = time.perf_counter_ns()
-        limit_s = self._policy.timeout_s if request.timeout_s is None else request.timeout_s
+        limit_s = self._policy.timeout_s
+        if request.timeout_s is not None:
+            limit_s = min(limit_s, request.timeout_s)
         kind: Kind | None = None
         self.in_flight += 1
         self._load.in_flight += 1
         ended = False
         try:
-            async for rows in self.streams.run(ask, limit_s):
-                self.stats.responses += 1
-                yield self._response(request, rows)
+            async with aclosing(self.streams.run(ask, limit_s)) as answers:
+                async for rows in answers:
+                    self.stats.responses += 1
+                    yield self._response(request, rows)
             ended = True
         except RequestError as error:
             kind = error.kind
@@ -176,7 +192,7 @@ class Endpoint:
         if ask.error is None and ask.outputs is not None:
             try:
                 result = self._response(ask.request, ask.outputs)
-            except RequestError as error:  # asked for an output that there is not; known only now
+            except RequestError as error:  # asked for an output that there is not, or the model broke its word
                 result = error
         else:
             result = ask.error or RequestError(Kind.INTERNAL, "the model gave neither outputs nor an error")
@@ -196,6 +212,8 @@ class Endpoint:
         for part in (self.batcher, self.streams):
             if part is not None:
                 await part.close()
+        if isinstance(self._way, Cached | Sequenced):
+            self._way.close()
 
     def _ask(self, request: InferRequest, done: Done) -> Ask:
         inputs, rows = self._signature.fit(request.inputs)
@@ -209,8 +227,7 @@ class Endpoint:
         if self._policy.levels > 1:
             # 0 = the default; beyond the last level, as the last.
             ask.level = min(request.priority - 1 if request.priority else self._default_level, self._policy.levels - 1)
-        for data in inputs:
-            ask.size_bytes += data.nbytes
+        ask.size_bytes = size_of(inputs)
         return ask
 
     def _no_way(self) -> NoReturn:
@@ -226,10 +243,21 @@ class Endpoint:
         self._load.last_asked_s = time.monotonic()
 
     def _response(self, request: InferRequest, rows: Rows) -> InferResponse:
-        specs = self.metadata.outputs
-        outputs = [Tensor(spec.name, spec.datatype, data) for spec, data in zip(specs, rows, strict=True)]
+        named = self._outputs
+        if len(named) != len(rows):
+            if named:
+                raise RequestError(
+                    Kind.INTERNAL,
+                    f"model '{self.name}' gave {len(rows)} outputs, its metadata names {self._output_names}",
+                )
+            # Not known before: TorchScript does not record them.
+            named = [(f"OUTPUT__{index}", "") for index in range(len(rows))]
+        outputs = [
+            Tensor(name, datatype or datatype_of(data), data)
+            for (name, datatype), data in zip(named, rows, strict=True)
+        ]
         if request.outputs is not None:
-            if not self._output_names:
-                check_outputs(request.outputs, [tensor.name for tensor in outputs], self.name)
+            if not self._outputs:
+                check_outputs(request.outputs, [name for name, _ in named], self.name)
             return InferResponse(self.name, self.version, chosen(outputs, request), request.id)
         return InferResponse(self.name, self.version, outputs, request.id)

@@ -1,11 +1,14 @@
 """What moves between the parts of the engine: a request as a job, a model's instance as a runner."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
 from slipway_runtime.errors import RequestError
 from slipway_runtime.tensors import Parameter, Rows
+
+log = logging.getLogger("slipway.engine")
 
 
 class JobState(Enum):
@@ -85,9 +88,30 @@ class Job:
         self.outputs: Rows | None = None
         self.error: RequestError | None = None
 
+    watched = False
+    """Whoever submits it sees to its deadline: it is not to expire in the queue."""
+
     def finished(self) -> None:
         """There are `outputs`, or an `error`. On the loop's thread."""
         raise NotImplementedError
+
+
+def finish(job: Job) -> None:
+    """Tell a job that it is answered; one that cannot bear it is not to hurt those that are told after it."""
+    try:
+        job.finished()
+    except Exception:
+        log.exception("an answer could not be given")
+
+
+def size_of(rows: Rows) -> int:
+    """In bytes. BYTES tensors hold pointers; what they point to counts too."""
+    size = 0
+    for data in rows:
+        size += data.nbytes
+        if data.dtype.hasobject:
+            size += sum(map(len, data.ravel()))
+    return size
 
 
 NO_PARAMETERS: Mapping[str, Parameter] = {}

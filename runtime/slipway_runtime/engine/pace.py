@@ -89,7 +89,8 @@ class DelayRule:
 
     def hold_s(self, requests: int, oldest_s: float, now_s: float) -> float:
         """Seconds to wait from now, 0 = begin. `requests` wait, the oldest since `oldest_s`."""
-        left_s = oldest_s + self.most_s - now_s
-        if left_s <= 0 or not self._gap_s or self._gap_s * requests >= self._fit.fixed:
+        left_s, gap_s = oldest_s + self.most_s - now_s, self._gap_s
+        if not gap_s or gap_s >= left_s or gap_s * requests >= self._fit.fixed:
             return 0.0
-        return min(left_s, 2 * self._gap_s)
+        # Who has not come after two gaps is not expected any more.
+        return max(0.0, min(left_s, self._last_s + 2 * gap_s - now_s))

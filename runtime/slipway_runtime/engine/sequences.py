@@ -4,7 +4,7 @@ A sequence begins with a request that has sequence_start and ends with one that 
 without requests. Its state lives in the model; here is only who may go next.
 """
 
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from slipway_runtime.engine.job import Job
@@ -18,9 +18,10 @@ SequenceId = int | str
 class _Sequence:
     last_s: float
     running: Job | None = None
-    waiting: deque[Job] = field(default_factory=deque)
+    waiting: OrderedDict[Job, None] = field(default_factory=OrderedDict)
     ended: bool = False
     """sequence_end has been accepted: only what waits is still to come."""
+    ended_before: bool = False
 
 
 class Sequences:
@@ -39,16 +40,30 @@ class Sequences:
         """
         number, start, end = _flags(job, self._model)
         sequence = self._live.get(number)
-        if sequence is None or (start and sequence.ended is False and sequence.running is None):
+        if sequence is not None and self._is_idle(sequence, now_s):
+            sequence = None
+        if sequence is None or (start and sequence.running is None):
             sequence = self._begin(number, start=start, now_s=now_s)
         elif sequence.ended and not start:
             raise self._not_begun(number)
-        sequence.last_s, sequence.ended = now_s, end
+        sequence.last_s = now_s
+        sequence.ended_before, sequence.ended = sequence.ended, end
         if sequence.running is None:
             sequence.running = job
             return True
-        sequence.waiting.append(job)
+        sequence.waiting[job] = None
         return False
+
+    def refuse(self, job: Job) -> None:
+        """What `enter` has just let in found no place: as if it had not come. What it was to begin has not begun."""
+        number, start, _ = _flags(job, self._model)
+        sequence = self._live[number]
+        if sequence.running is job:
+            sequence.running = None
+        sequence.waiting.pop(job, None)
+        sequence.ended = sequence.ended_before
+        if start and sequence.running is None:
+            del self._live[number]
 
     def leave(self, job: Job, now_s: float) -> Job | None:
         """The job is answered, or nobody wants its answer any more. Returns who is next, if somebody waits."""
@@ -57,11 +72,10 @@ class Sequences:
         if sequence is None:
             return None
         if sequence.running is not job:
-            if job in sequence.waiting:
-                sequence.waiting.remove(job)
+            sequence.waiting.pop(job, None)
             return None
         sequence.last_s = now_s
-        sequence.running = sequence.waiting.popleft() if sequence.waiting else None
+        sequence.running = sequence.waiting.popitem(last=False)[0] if sequence.waiting else None
         if sequence.running is None and sequence.ended:
             del self._live[number]
         return sequence.running
@@ -79,9 +93,11 @@ class Sequences:
         return sequence
 
     def _forget_idle(self, now_s: float) -> None:
-        idle = [number for number, s in self._live.items() if s.running is None and now_s - s.last_s >= self._idle_s]
-        for number in idle:
+        for number in [number for number, sequence in self._live.items() if self._is_idle(sequence, now_s)]:
             del self._live[number]
+
+    def _is_idle(self, sequence: _Sequence, now_s: float) -> bool:
+        return sequence.running is None and now_s - sequence.last_s >= self._idle_s
 
     def _not_begun(self, number: SequenceId) -> RequestError:
         return invalid(

@@ -4,21 +4,28 @@ What can be known of a model before its first request is worked out once, in `Si
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from slipway_runtime.errors import invalid
-from slipway_runtime.tensors import InferRequest, Metadata, OutputChoice, Rows, Tensor, TensorSpec
+import numpy as np
+
+from slipway_runtime.errors import Kind, RequestError, invalid
+from slipway_runtime.tensors import DTYPES, Array, InferRequest, Metadata, OutputChoice, Rows, Tensor, TensorSpec
+
+_DATATYPES: dict[np.dtype[Any], str] = {dtype: datatype for datatype, dtype in DTYPES.items() if datatype != "BF16"} | {
+    np.dtype(object): "BYTES"
+}
 
 
 class Signature:
     """Of a loaded model: checks requests and puts their tensors in the model's order."""
 
     def __init__(self, metadata: Metadata, model: str) -> None:
-        self._metadata, self._model = metadata, model
+        self._model = model
         self._specs = metadata.inputs
         self._max_batch = metadata.max_batch
-        self._is_fixed = all(
-            spec.datatype and spec.shape is not None and -1 not in spec.shape[1 if self._max_batch else 0 :]
-            for spec in self._specs
+        self._usual = [(spec.name, spec.datatype, _after_batch(spec), spec) for spec in self._specs]
+        self._is_fixed = not self._max_batch or all(
+            spec.datatype and _after_batch(spec) is not None for spec in self._specs
         )
 
     def fit(self, tensors: Sequence[Tensor]) -> tuple[Rows, int]:
@@ -28,9 +35,12 @@ class Signature:
             RequestError: INVALID, naming the first tensor that does not fit.
         """
         rows: Rows = []
-        for tensor, spec in zip(tensors, self._specs, strict=False):
+        for tensor, (name, datatype, after_batch, spec) in zip(tensors, self._usual, strict=False):
             data = tensor.data
-            if tensor.name != spec.name or tensor.datatype != spec.datatype or not spec.accepts(data.shape):
+            if tensor.name != name or (datatype and tensor.datatype != datatype):
+                break
+            shape = data.shape
+            if (not shape or shape[1:] != after_batch) and not spec.accepts(shape):
                 break
             rows.append(data)
         if len(rows) != len(self._specs) or len(rows) != len(tensors):
@@ -41,13 +51,18 @@ class Signature:
         """Equal for requests that can be in one batch."""
         if self._is_fixed:
             return None
-        return tuple((data.dtype, data.shape[1:]) for data in rows)
+        return tuple([(data.dtype, data.shape[1:]) for data in rows])
 
     def _batch(self, rows: Rows) -> int:
-        size: int = rows[0].shape[0]
-        if any(data.shape[0] != size for data in rows[1:]):
-            sizes = sorted({data.shape[0] for data in rows})
-            raise invalid(f"inputs of one request for model '{self._model}' have different batch sizes {sizes}")
+        try:
+            sizes = {data.shape[0] for data in rows} or {1}
+        except IndexError:
+            raise invalid(
+                f"inputs for model '{self._model}' have a first dimension, that of the batch; got a scalar"
+            ) from None
+        if len(sizes) > 1:
+            raise invalid(f"inputs of one request for model '{self._model}' have different batch sizes {sorted(sizes)}")
+        size: int = sizes.pop()
         if not 1 <= size <= self._max_batch:
             raise invalid(
                 f"inference request batch-size must be <= {self._max_batch} for '{self._model}' and at least 1, "
@@ -109,6 +124,21 @@ def chosen(outputs: Sequence[Tensor], request: InferRequest) -> Sequence[Tensor]
         return outputs
     by_name = {tensor.name: tensor for tensor in outputs}
     return [by_name[choice.name] for choice in request.outputs]
+
+
+def datatype_of(data: Array) -> str:
+    """Of an output whose metadata does not say. BF16 cannot be told from UINT16 here: that must be in the metadata."""
+    datatype = _DATATYPES.get(data.dtype)
+    if datatype is None:
+        raise RequestError(Kind.INTERNAL, f"the model gave a tensor of {data.dtype}, which the protocol cannot carry")
+    return datatype
+
+
+def _after_batch(spec: TensorSpec) -> tuple[int, ...] | None:
+    """The shape without its first dimension, if that may be anything and the others are known."""
+    if not spec.shape or spec.shape[0] != -1 or -1 in spec.shape[1:]:
+        return None
+    return spec.shape[1:]
 
 
 def _names(items: Iterable[Tensor | TensorSpec]) -> list[str]:

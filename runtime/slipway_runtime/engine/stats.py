@@ -25,6 +25,8 @@ class Ran:
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
+    cpu_ns: int = 0
+    """Of the thread it ran on: without its waiting for other threads, as that says nothing of the model."""
 
 
 @dataclass(slots=True)

@@ -5,14 +5,16 @@ it was given when those are finished, so whoever submits does not see which way 
 """
 
 import asyncio
+import time
 from typing import Protocol
 
+from slipway_runtime.engine.batcher import Batcher, expired
 from slipway_runtime.engine.cache import Cache, Key
 from slipway_runtime.engine.deadlines import Deadlines
-from slipway_runtime.engine.job import Job, JobState
+from slipway_runtime.engine.job import Job, JobState, finish
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.stats import Stats
-from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.errors import RequestError
 
 
 class Way(Protocol):
@@ -24,14 +26,19 @@ class Way(Protocol):
 
 
 class _Inner(Job):
-    """A job that stands for one or more that were submitted, with the first one's place in the queue."""
+    """A job that stands for one or more that were submitted, with the first one's place in the queue.
 
-    __slots__ = ("_then", "outer")
+    Those have deadlines. This one has none: one who joins late waits as long as it would have waited alone.
+    """
 
-    def __init__(self, first: Job, then: "Cached | Sequenced") -> None:
+    __slots__ = ("_then", "cache_key", "outer")
+    watched = True
+
+    def __init__(self, first: Job, then: "Cached | Sequenced", cache_key: Key = b"") -> None:
         super().__init__(first.inputs, first.rows)
         self.outer: dict[Job, None] = {first: None}
         self._then = then
+        self.cache_key = cache_key
         self.parameters = first.parameters
         self.key, self.level, self.tenant = first.key, first.level, first.tenant
         self.size_bytes = first.size_bytes
@@ -39,18 +46,11 @@ class _Inner(Job):
     def finished(self) -> None:
         self._then.finished(self)
 
-    def answer(self, job: Job) -> None:
-        job.state = JobState.DONE
-        job.queued_ns, job.started_ns = self.queued_ns, self.started_ns
-        job.outputs, job.error = self.outputs, self.error
-        job.finished()
-
 
 class _Front:
     """What the two ways in front of another share: deadlines of what they were given, and which inner job does it."""
 
-    def __init__(self, way: Way, timeout_s: float) -> None:
-        self._way = way
+    def __init__(self, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._deadlines = Deadlines(self._loop, self._expire)
@@ -60,27 +60,46 @@ class _Front:
         if job.state is JobState.DONE:
             return False
         job.state = JobState.DONE
-        self._deadlines.discard(job)
-        self._leave(job)
+        if job in self._inner:  # else it is being answered in this very turn
+            self._deadlines.discard(job)
+            self._leave(job)
         return True
+
+    def close(self) -> None:
+        """When the way behind has been closed, and so everything is answered."""
+        self._deadlines.close()
 
     def _wait(self, job: Job, inner: _Inner, timeout_s: float | None) -> None:
         self._inner[job] = inner
-        limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        job.deadline_s = self._loop.time() + limit_s
-        self._deadlines.add_own(job)
+        now_s = self._loop.time()
+        job.queued_ns = time.perf_counter_ns()
+        if timeout_s is None or timeout_s >= self._timeout_s:
+            job.deadline_s = now_s + self._timeout_s
+            self._deadlines.add(job)
+        else:
+            job.deadline_s = now_s + timeout_s
+            self._deadlines.add_own(job)
 
     def _answer_all(self, inner: _Inner) -> None:
-        for job in inner.outer:
+        """What is told of its answer may cancel others that have the same, or ask anew."""
+        jobs, inner.outer = inner.outer, {}
+        for job in jobs:
             del self._inner[job]
             self._deadlines.discard(job)
-            inner.answer(job)
+        for job in jobs:
+            if job.state is not JobState.DONE:
+                job.state = JobState.DONE
+                job.started_ns = inner.started_ns
+                job.outputs, job.error = inner.outputs, inner.error
+                finish(job)
 
     def _expire(self, job: Job) -> None:
+        if job.state is JobState.DONE:
+            return
         job.state = JobState.DONE
         self._leave(job)
-        job.error = RequestError(Kind.DEADLINE, "Request timeout expired")
-        job.finished()
+        job.error = expired(job, self._loop.time())
+        finish(job)
 
     def _leave(self, job: Job) -> None:
         """The job is answered already: take it from its inner job, and that out of the way if it was the last."""
@@ -97,71 +116,66 @@ class Cached(_Front):
     """Equal requests are asked once: answers are kept, and who asks meanwhile waits for the same answer."""
 
     def __init__(self, way: Way, cache: Cache, stats: Stats, timeout_s: float) -> None:
-        super().__init__(way, timeout_s)
-        self._cache, self._stats = cache, stats
+        super().__init__(timeout_s)
+        self._way, self._cache, self._stats = way, cache, stats
         self._flights: dict[Key, _Inner] = {}
-        self._keys: dict[_Inner, Key] = {}
 
     def submit(self, job: Job, timeout_s: float | None = None) -> None:
+        began_ns = time.perf_counter_ns()
+        stats = self._stats
         key = self._cache.key(job.inputs, job.parameters)
         outputs = self._cache.get(key)
         if outputs is not None:
-            self._stats.cache_hits += 1
             job.outputs = outputs
             self._loop.call_soon(self._hit, job)
+            stats.cache_hits += 1
+            stats.cache_hit_ns += time.perf_counter_ns() - began_ns
             return
-        self._stats.cache_misses += 1
+        stats.cache_misses += 1
+        stats.cache_miss_ns += time.perf_counter_ns() - began_ns
         flight = self._flights.get(key)
         if flight is None:
-            flight = _Inner(job, self)
+            flight = _Inner(job, self, key)
             self._way.submit(flight)
-            self._flights[key], self._keys[flight] = flight, key
+            self._flights[key] = flight
         else:
             flight.outer[job] = None
         self._wait(job, flight, timeout_s)
 
     def finished(self, inner: _Inner) -> None:
-        key = self._forget(inner)
+        del self._flights[inner.cache_key]
         if inner.outputs is not None:
-            self._cache.put(key, inner.outputs)
+            self._cache.put(inner.cache_key, inner.outputs)
         self._answer_all(inner)
 
     def _hit(self, job: Job) -> None:
         if job.state is not JobState.DONE:
             job.state = JobState.DONE
-            job.finished()
-
-    def cancel(self, job: Job) -> bool:
-        if job.state is not JobState.DONE and job not in self._inner:  # a hit that is about to be answered
-            job.state = JobState.DONE
-            return True
-        return super().cancel(job)
+            finish(job)
 
     def _abandoned(self, inner: _Inner) -> None:
-        self._forget(inner)
+        del self._flights[inner.cache_key]
         self._way.cancel(inner)
-
-    def _forget(self, inner: _Inner) -> Key:
-        key = self._keys.pop(inner)
-        del self._flights[key]
-        return key
 
 
 class Sequenced(_Front):
-    """One request of a sequence at a time, in order."""
+    """One request of a sequence at a time, in order. Who waits for the one before counts as waiting in the queue."""
 
-    def __init__(self, way: Way, sequences: Sequences, timeout_s: float) -> None:
-        super().__init__(way, timeout_s)
-        self._sequences = sequences
+    def __init__(self, batcher: Batcher, sequences: Sequences, timeout_s: float) -> None:
+        super().__init__(timeout_s)
+        self._batcher, self._sequences = batcher, sequences
 
     def submit(self, job: Job, timeout_s: float | None = None) -> None:
         inner = _Inner(job, self)
-        if self._sequences.enter(inner, self._loop.time()):
-            try:
-                self._way.submit(inner)
-            except RequestError:
-                self._next(inner)
-                raise
+        first = self._sequences.enter(inner, self._loop.time())
+        try:
+            if first:
+                self._batcher.submit(inner)
+            else:
+                self._batcher.reserve(inner)
+        except RequestError:
+            self._sequences.refuse(inner)
+            raise
         self._wait(job, inner, timeout_s)
 
     def finished(self, inner: _Inner) -> None:
@@ -169,18 +183,20 @@ class Sequenced(_Front):
         self._next(inner)
 
     def _abandoned(self, inner: _Inner) -> None:
-        if inner.state is JobState.RUNNING:
-            return  # the model has it: the next one waits until it is through
-        if inner.queued_ns:  # else it waits for the one before it, and is not in the queue
-            self._way.cancel(inner)
-        self._next(inner)
+        if not inner.queued_ns:  # it waits for the one before it, and is not in the queue
+            self._batcher.release(inner)
+            self._sequences.leave(inner, self._loop.time())
+        elif self._batcher.withdraw(inner):
+            self._next(inner)
+        # Else the model has it, and the next one waits until it is through.
 
     def _next(self, inner: _Inner) -> None:
         following = self._sequences.leave(inner, self._loop.time())
         while isinstance(following, _Inner):
+            self._batcher.release(following)
             try:
-                self._way.submit(following)
-            except RequestError as error:
+                self._batcher.submit(following)
+            except RequestError as error:  # the model is being unloaded
                 following.error = error
                 self._answer_all(following)
                 following = self._sequences.leave(following, self._loop.time())

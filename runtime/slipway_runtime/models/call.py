@@ -25,6 +25,8 @@ class WithControls:
     is `sequence_id`.
     """
 
+    may_run_inline = False
+
     def __init__(self, runner: Runner, controls: Sequence[Control], *, batched: bool) -> None:
         self._runner = runner
         self._controls = tuple(controls)
@@ -35,6 +37,10 @@ class WithControls:
 
     def stream(self, call: Call) -> Iterator[Rows]:
         return self._runner.stream(self._with(call))
+
+    def forget(self, sequence: Parameter) -> None:
+        if forget := getattr(self._runner, "forget", None):
+            forget(sequence)
 
     def close(self) -> None:
         self._runner.close()

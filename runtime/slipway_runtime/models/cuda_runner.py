@@ -22,6 +22,8 @@ from slipway_runtime.tensors import Array, Rows, TensorSpec
 class CudaRunner(TorchRunner):
     """`broken` is why the GPU's context is lost, if it is: then no request can be answered until the process ends."""
 
+    may_run_inline = False  # it waits for the device
+
     def __init__(
         self,
         program: Program,

@@ -32,6 +32,8 @@ _DATATYPES = {
 class OnnxRunner:
     """Instances share the session, which may be used by many threads; each has its own buffers."""
 
+    may_run_inline = False  # it has threads of its own
+
     def __init__(self, session: Any, metadata: Metadata, input_names: Sequence[str]) -> None:
         self._session = session
         self._batched = metadata.max_batch > 0

@@ -5,7 +5,8 @@
         def infer(self, batch): ...             Batch -> dict of outputs; may be async
         def preprocess(self, batch): ...        optional; before infer: gives what infer gets
         def postprocess(self, outputs): ...     optional; after infer: gives the answer
-        def close(self): ...                    optional
+        def forget(self, sequence): ...         optional; a sequence ended without its last request
+    def close(self): ...                    optional
 
 An `infer` that yields dicts, as a generator or an async one, makes streams: the model is decoupled.
 Such code runs in the server's process with its rights; it is loaded only where the administrator allowed it.
@@ -14,6 +15,7 @@ Such code runs in the server's process with its rights; it is loaded only where 
 import asyncio
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.gather import check_rows, split
 from slipway_runtime.tensors import DTYPES, Array, Metadata, Parameter, Rows
 
+log = logging.getLogger("slipway.model")
 _loaded = count()
 
 
@@ -94,6 +97,8 @@ async def _awaited(value: Any) -> Any:
 class PythonRunner:
     """One instance of a user's class."""
 
+    may_run_inline = False  # who knows what it waits for
+
     def __init__(
         self, model: Any, loop: "Loop", metadata: Metadata, input_names: Sequence[str], *, decoupled: bool
     ) -> None:
@@ -135,13 +140,21 @@ class PythonRunner:
         except Exception as exc:  # the user's code; whatever it raises is this request's answer
             raise _failed(exc) from exc
 
+    def forget(self, sequence: Parameter) -> None:
+        """A sequence was idle for too long, or its client is gone: the model may drop its state."""
+        if forget := getattr(self._model, "forget", None):
+            try:
+                self._finished(forget(sequence))
+            except Exception as exc:  # the user's code; nobody waits for an answer
+                log.warning("the model failed to forget a sequence", extra={"f": {"error": cause(exc)}})
+
     def close(self) -> None:
         """Raises nothing: what a model does wrong while it goes is of no use to anybody any more."""
         try:
             if close := getattr(self._model, "close", None):
                 self._finished(close())
-        except Exception:  # noqa: S110 - see above
-            pass
+        except Exception as exc:  # the user's code
+            log.warning("the model failed to close", extra={"f": {"error": cause(exc)}})
         self._loop.close()
 
     def _alone(self, call: Call) -> Rows | RequestError:
@@ -207,12 +220,24 @@ class PythonRunner:
             return _strings(value, self._outputs[index])
         if not isinstance(value, np.ndarray) and hasattr(value, "detach"):  # torch, if the model uses it
             value = value.detach().cpu().numpy()
-        given = np.asarray(value)
-        if not np.can_cast(given.dtype, dtype, "same_kind") or given.dtype == object:
-            raise RequestError(
-                Kind.INTERNAL, f"the model gave output '{self._outputs[index]}' as {given.dtype}, must be {dtype}"
-            )
-        return np.array(given, dtype, order="C")
+        try:
+            given = np.asarray(value)
+            if _fits(given, dtype):
+                return np.array(given, dtype, order="C")
+            wrong = str(given.dtype)
+        except (ValueError, TypeError, OverflowError) as exc:
+            wrong = cause(exc)
+        raise RequestError(
+            Kind.INTERNAL, f"the model gave output '{self._outputs[index]}' as {wrong}, must be an array of {dtype}"
+        )
+
+
+def _fits(given: Array, dtype: np.dtype[Any]) -> bool:
+    """Nothing but digits after the point may get lost: whole numbers of another width have to be in range."""
+    if given.dtype.kind in "iu" and dtype.kind in "iu" and given.dtype != dtype:
+        bounds = np.iinfo(dtype)
+        return not given.size or (int(given.min()) >= bounds.min and int(given.max()) <= bounds.max)
+    return np.can_cast(given.dtype, dtype, "same_kind") and given.dtype.kind != "O"
 
 
 def _strings(value: Any, name: str) -> Array:

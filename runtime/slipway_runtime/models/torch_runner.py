@@ -46,6 +46,8 @@ _ALONE = _holders(torch.empty(1).untyped_storage()._cdata) if _holders else 0
 class TorchRunner:
     """`learned` is told the outputs of a model that did not say them, once, when its first answer shows them."""
 
+    may_run_inline = True
+
     def __init__(
         self,
         program: Program,
@@ -62,6 +64,8 @@ class TorchRunner:
         self._outputs = program.outputs
         self._names = [spec.name for spec in program.outputs]
         self._types = [TORCH_DTYPES.get(spec.datatype) for spec in program.outputs]
+        self._own = program.own
+        self._private = program.private
         self._zero_copy = False
         self._gather: Gather[torch.Tensor] = Gather(self._allocate, _cut, max_rows=max_batch)
 
@@ -202,13 +206,15 @@ class TorchRunner:
         return value
 
     def _is_shared(self, value: torch.Tensor) -> bool:
-        if self._program.private or _holders is None or value._use_count() > 1:
+        if self._private or _holders is None:
             return True
         storage = value.untyped_storage()
+        address = storage.data_ptr()
         return (
             _holders(storage._cdata) > _ALONE
-            or storage.data_ptr() in self._program.own
-            or self._gather.holds(value.data_ptr())
+            or value._use_count() > 1
+            or address in self._own
+            or address in self._gather.addresses
         )
 
     def _ordered(self, result: Any) -> list[torch.Tensor]:

@@ -60,7 +60,7 @@ def _data(datatype: str, shape: tuple[int, ...], source: str) -> Array:
         return np.zeros(shape, dtype)
     rng = np.random.default_rng(_SEED)
     if dtype.kind == "f":
-        return rng.random(shape).astype(dtype)
+        return rng.normal(size=shape).astype(dtype)
     return rng.integers(0, 2, shape).astype(dtype)
 
 

@@ -65,19 +65,27 @@ class CallHead(Head):
                 encoding = value
         self.encoding = encoding
         self.timeout_s = read_timeout_s(timeout)
-        self.refusal = self._refusal(content_type)
+        self.refusal: bytes | tuple[bytes, bytes] | None = self._http_refusal(content_type) or self._refusal()
+        """The answer, if these headers say already that the call cannot be: trailers, or what HTTP has instead."""
 
-    def _refusal(self, content_type: bytes) -> bytes | None:
-        """The answer to a call whose headers say already that it cannot be; None if it can."""
+    def _http_refusal(self, content_type: bytes) -> tuple[bytes, bytes] | None:
+        """The answer, in headers and a body, to a request that is not gRPC."""
         if self.method != b"POST":
-            return literal(b":status", b"405")
+            return _http_answer(b"405", b"gRPC is spoken here, and its method is POST\n")
         if not content_type.startswith(_GRPC) or content_type[len(_GRPC) :][:1] not in {b"", b"+", b";"}:
-            return literal(b":status", b"415")
-        if self.encoding != b"identity" and self.encoding not in _CODINGS:
-            name = self.encoding.decode("latin-1")[:40]
-            text = f"grpc-encoding '{name}' is not understood, use gzip, deflate or identity"
-            return RESPONSE_BLOCK + literal(b"grpc-accept-encoding", ACCEPTED) + status_block(Code.UNIMPLEMENTED, text)
+            return _http_answer(b"415", b"gRPC is spoken here, and its content-type is application/grpc\n")
         return None
+
+    def _refusal(self) -> bytes | None:
+        if self.encoding == b"identity" or self.encoding in _CODINGS:
+            return None
+        name = self.encoding.decode("latin-1")[:40]
+        text = f"grpc-encoding '{name}' is not understood, use gzip, deflate or identity"
+        return RESPONSE_BLOCK + literal(b"grpc-accept-encoding", ACCEPTED) + status_block(Code.UNIMPLEMENTED, text)
+
+
+def _http_answer(status: bytes, text: bytes) -> tuple[bytes, bytes]:
+    return literal(b":status", status) + literal(b"content-type", b"text/plain"), text
 
 
 def too_large_head(limit: int) -> CallHead:

@@ -25,7 +25,6 @@ from slipway_runtime.wire.http1_messages import (
     Head,
     Request,
     Response,
-    head_of,
     refusal,
 )
 
@@ -36,6 +35,8 @@ MAX_URL_BYTES = 8 * 1024
 HEAD_TIMEOUT_S = 15.0  # from the first byte of a request to the end of its head: nobody honest needs longer
 STALL_TIMEOUT_S = 30.0  # between two pieces of a body, and for a client that does not read its answer
 LINGER_S = 2.0  # after a refusal: time for the client to read it before the socket goes
+_NEVER = float("inf")
+_METHODS = {b"POST": "POST", b"GET": "GET"}
 _HTTP2 = b"PRI "  # how the preface of HTTP/2 begins, and no request of HTTP/1
 
 
@@ -45,7 +46,6 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._head = Head()
         self._body: list[bytes] = []
-        self._body_size = 0
         self._arriving_bytes = 0  # reserved for the body that is arriving
         self._large: LargeBody | None = None
         self._opening: bytes | None = b""  # until it is known that this is not HTTP/2
@@ -97,11 +97,10 @@ class Connection(asyncio.Protocol):
             return
         head = self._head
         self._feed(data)
-        if self._receiving and self._head is head and not head.complete:
-            head.pending_bytes += len(data)
-            if head.pending_bytes > MAX_HEAD_BYTES:
-                self._refuse_head()
-        self._next()
+        if self._receiving:
+            self._wait_for_more(len(data), is_same=self._head is head)
+        if self._current is None or self._queue:
+            self._next()
 
     def eof_received(self) -> bool:
         """The client is gone: what it waits for is cancelled, what is written is still sent.
@@ -123,7 +122,7 @@ class Connection(asyncio.Protocol):
         if self._lingering:
             self._expire_in(LINGER_S)
         else:
-            self.expires_s = float("inf")
+            self.expires_s = _NEVER
             self._next()
 
     # --- httptools' side, called from within _feed
@@ -131,10 +130,10 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._input_over:
             return
-        self._head, self._body, self._body_size = Head(), [], 0
-        self._hold(-self._arriving_bytes)
+        self._head = Head()
+        if self._arriving_bytes:
+            self._hold(-self._arriving_bytes)
         self._receiving = True
-        self._expire_in(HEAD_TIMEOUT_S)
 
     def on_url(self, url: bytes) -> None:
         self._head.url += url
@@ -143,28 +142,36 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # After the head come trailers of a chunked body: nothing here listens to those.
-        if not self._head.complete and not self._head.add(name, value):
+        head = self._head
+        if head.complete:
+            return
+        name = name.lower()
+        if name in head.fields:
+            value = head.joined(name, value)
+        head.fields[name] = value
+        head.count += 1
+        head.size_bytes += len(name) + len(value)
+        if head.size_bytes > MAX_HEAD_BYTES or head.count > MAX_FIELDS:
             self._refuse_head()
 
     def on_headers_complete(self) -> None:
         head, server = self._head, self._server
         head.complete = True
-        self._expire_in(STALL_TIMEOUT_S)
         version = self._parser.get_http_version()
         wrong = head.problem(version)
         if wrong is not None:
             self._refuse(400, wrong)
             return
-        length = head.length()
-        if length > server.max_body_bytes:
-            self._refuse_body()
-            return
-        if not self._hold(length):
-            return
-        if length >= LARGE_BYTES:
-            prefix = head.fields.get(b"inference-header-content-length", b"0")[:10]
-            self._large = LargeBody(self, length, int(prefix) if prefix.isdigit() else 0, self._large_complete)
-            self._large.progressed = lambda: self._expire_in(STALL_TIMEOUT_S)
+        announced = head.fields.get(b"content-length")
+        if announced is not None:
+            length = int(announced.partition(b",")[0])  # differing lengths have been refused by llhttp
+            if length > server.max_body_bytes:
+                self._refuse_body()
+                return
+            if not self._hold(length):
+                return
+            if length >= LARGE_BYTES:
+                self._begin_large(length)
         expect = head.fields.get(b"expect")
         if expect is not None and version == "1.1":
             if expect.lower() != b"100-continue":
@@ -175,14 +182,13 @@ class Connection(asyncio.Protocol):
         if self._input_over:
             return
         self._expects = False  # it did not wait
-        self._expire_in(STALL_TIMEOUT_S)
         if self._large is not None:
             self._large.put(data)
-            return
-        self._body_size += len(data)
-        if self._body_size > self._server.max_body_bytes:
+        elif b"content-length" in self._head.fields:
+            self._body.append(data)
+        elif self._arriving_bytes + len(data) > self._server.max_body_bytes:
             self._refuse_body()
-        elif self._body_size <= self._arriving_bytes or self._hold(len(data)):
+        elif self._hold(len(data)):
             self._body.append(data)
 
     def on_message_complete(self) -> None:
@@ -212,7 +218,7 @@ class Connection(asyncio.Protocol):
         elif self._write_paused or self._lingering:
             self._transport.abort()
         elif self._read_paused:
-            self.expires_s = float("inf")  # what is missing waits in the kernel because we do not read
+            self.expires_s = _NEVER  # what is missing waits in the kernel because we do not read
         elif self._receiving and not self._input_over:
             self._refuse(408, "the request took too long to arrive")
             self._next()
@@ -222,7 +228,24 @@ class Connection(asyncio.Protocol):
     # --- ours
 
     def _expire_in(self, seconds: float) -> None:
-        self.expires_s = self._server.clock() + seconds
+        self.expires_s = self._server.now_s + seconds
+
+    def _wait_for_more(self, size: int, *, is_same: bool) -> None:
+        """A request has begun and not ended with the `size` bytes that came."""
+        head = self._head
+        if head.complete:
+            self._expire_in(STALL_TIMEOUT_S)
+        elif not is_same:
+            self._expire_in(HEAD_TIMEOUT_S)
+        else:
+            head.pending_bytes += size
+            if head.pending_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
+
+    def _begin_large(self, length: int) -> None:
+        prefix = self._head.fields.get(b"inference-header-content-length", b"0")[:10]
+        self._large = LargeBody(self, length, int(prefix) if prefix.isdigit() else 0, self._large_complete)
+        self._large.progressed = lambda: self._expire_in(STALL_TIMEOUT_S)
 
     def _is_answering(self) -> bool:
         return bool(self._queue) or self._current is not None or self._write_paused
@@ -261,19 +284,24 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def _accept(self, body: bytes | memoryview, method: bytes = b"", *, keep_alive: bool | None = None) -> None:
-        parser = self._parser
-        self._receiving = self._expects = False
+        parser, head = self._parser, self._head
+        if keep_alive is None:
+            keep_alive = parser.should_keep_alive()
         request = Request(
-            method=(method or parser.get_method()).decode(),
-            path=self._head.path(),
-            headers=self._head.fields,
-            body=body,
-            keep_alive=parser.should_keep_alive() if keep_alive is None else keep_alive,
+            _METHODS.get(method := method or parser.get_method()) or method.decode(),
+            self._server.path_of(head.url),
+            head.fields,
+            body,
+            keep_alive,
         )
         self._queue.append(request)
-        self._head, self._body, self._large, self._arriving_bytes = Head(), [], None, 0
-        self._input_over = not request.keep_alive
-        self.expires_s = float("inf")
+        self._receiving = self._expects = False
+        self._arriving_bytes = 0
+        if self._body:
+            self._body = []
+        self._large = None
+        self._input_over = not keep_alive
+        self.expires_s = _NEVER
 
     def _without_upgrade(self) -> bytes:
         """The head again, without the offer to speak another protocol, for a parser that still reads its body.
@@ -325,12 +353,12 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Take up the next request, if it is its turn."""
-        self._pace_reading()
+        queue = self._queue
         while self._current is None and not self._write_paused and not self._transport.is_closing():
-            if not self._queue:
+            if not queue:
                 self._rest()
-                return
-            item = self._queue.popleft()
+                break
+            item = queue.popleft()
             if isinstance(item, Response):
                 self._write(item, head_only=False, keep_alive=False)
                 self._linger()
@@ -340,6 +368,7 @@ class Connection(asyncio.Protocol):
             self._handing = False
             if self._current is item and self._streaming is None:
                 self._cancel = cancel
+        if queue or self._read_paused:
             self._pace_reading()
 
     def _rest(self) -> None:
@@ -374,7 +403,7 @@ class Connection(asyncio.Protocol):
         self._answered(keep_alive=keep_alive)
 
     def _answered(self, *, keep_alive: bool) -> None:
-        if self._current is not None:
+        if self._current is not None and self._current.body:
             self._server.hold(-len(self._current.body))
         self._current = None
         if not keep_alive:
@@ -421,7 +450,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _write(self, response: Response, *, head_only: bool, keep_alive: bool) -> None:
-        head = head_of(response, self._server.date(), keep_alive=keep_alive)
+        head = self._server.head_of(response, keep_alive=keep_alive)
         body = response.body
         if head_only or not body:
             self._transport.write(head)

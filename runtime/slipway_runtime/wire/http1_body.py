@@ -25,7 +25,7 @@ class LargeBody(asyncio.BufferedProtocol):
         self._owner, self._size, self._complete = owner, size, complete
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         begin = -(memory.ctypes.data + prefix) % _ALIGNMENT
-        self.body = memoryview(memory)[begin : begin + size]
+        self.body = memory.data[begin : begin + size]
         self._filled = 0
         self.progressed: Callable[[], None] = lambda: None
 

@@ -38,7 +38,7 @@ class Response:
 
 
 Answer = Callable[[Response], None]
-Cancel = Callable[[], None]
+Cancel = Callable[[], object]
 Handler = Callable[[Request, Answer], Cancel | None]
 """Begins to answer: calls `Answer` once, from within or later, unless what it returned was called before."""
 
@@ -60,16 +60,10 @@ class Head:
     """Fed while the head stayed unfinished: what the parser may be holding."""
     complete: bool = False
 
-    def add(self, name: bytes, value: bytes) -> bool:
-        """One more field; whether the head is still of a size that we read."""
-        name = name.lower()
-        self.count += 1
-        self.size_bytes += len(name) + len(value)
-        if name in self.fields:
-            value = b"%s, %s" % (self.fields[name], value)
-            self.hosts += name == b"host"
-        self.fields[name] = value
-        return self.count <= MAX_FIELDS and self.size_bytes <= MAX_HEAD_BYTES
+    def joined(self, name: bytes, value: bytes) -> bytes:
+        """A field that was there before, with one more value."""
+        self.hosts += name == b"host"
+        return b"%s, %s" % (self.fields[name], value)
 
     def problem(self, version: str) -> str | None:
         """What llhttp lets pass although it is not a request we may answer."""
@@ -83,35 +77,35 @@ class Head:
             return "the request line has no URL"
         return None
 
-    def length(self) -> int:
-        """Of the body as announced, 0 if it is not. Differing lengths have been refused by llhttp."""
-        return int(self.fields.get(b"content-length", b"0").partition(b",")[0])
 
-    def path(self) -> str:
-        """As sent, in origin or absolute form, without its query."""
-        text = self.url.decode("latin-1")
-        if not text.startswith("/") and "://" in text:
-            text = "/" + text.partition("://")[2].partition("/")[2]
-        return text.partition("?")[0]
+def path_of(url: bytes) -> str:
+    """As sent, in origin or absolute form, without its query."""
+    text = url.decode("latin-1")
+    if not text.startswith("/") and "://" in text:
+        text = "/" + text.partition("://")[2].partition("/")[2]
+    return text.partition("?")[0]
 
 
-def head_of(response: Response, date: bytes, *, keep_alive: bool) -> bytes:
-    """The status line and the headers, up to and including the empty line."""
+def head_before_length(status: int, content_type: str, date: bytes, *, keep_alive: bool) -> bytes:
+    """The status line and the headers that are the same for many answers of one second."""
+    return b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ndate: %s\r\nconnection: %s\r\n" % (
+        status,
+        _REASONS[status],
+        content_type.encode(),
+        date,
+        b"keep-alive" if keep_alive else b"close",
+    )
+
+
+def head_from_length(response: Response, *, keep_alive: bool) -> bytes:
+    """The rest of the head, up to and including the empty line."""
     if response.stream is None:
         size = 0
         for buffer in response.body:
             size += len(buffer)
-        length = b"content-length: %d" % size
+        head = b"content-length: %d\r\n" % size
     else:
-        length = b"transfer-encoding: chunked" if keep_alive else b"cache-control: no-cache"
-    head = b"HTTP/1.1 %d %s\r\n%s\r\ncontent-type: %s\r\ndate: %s\r\nconnection: %s\r\n" % (
-        response.status,
-        _REASONS[response.status],
-        length,
-        response.content_type.encode(),
-        date,
-        b"keep-alive" if keep_alive else b"close",
-    )
+        head = b"transfer-encoding: chunked\r\n" if keep_alive else b"cache-control: no-cache\r\n"
     for name, value in response.headers:
         head += f"{name}: {value}\r\n".encode("latin-1")
     return head + b"\r\n"

@@ -8,9 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from slipway_runtime.wire.http1 import Connection
-from slipway_runtime.wire.http1_messages import Handler
+from slipway_runtime.wire.http1_messages import (
+    Handler,
+    Response,
+    head_before_length,
+    head_from_length,
+    path_of,
+)
 
 BACKLOG = 2048
+_MOST_PATHS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,11 @@ class HttpServer:
         self.clock = time.monotonic
         self._limits = limits
         self._held_bytes = 0
-        self._date = (0, b"")
+        self.now_s = 0.0
+        """The time as of the last sweep: good enough for time-outs, and free."""
+        self._date = b""
+        self._heads: dict[tuple[int, str, bool], bytes] = {}
+        self._paths: dict[bytes, str] = {}
         self._listeners: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -81,17 +92,36 @@ class HttpServer:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def date(self) -> bytes:
-        now = int(time.time())
-        if now != self._date[0]:
-            self._date = (now, email.utils.formatdate(now, usegmt=True).encode())
-        return self._date[1]
+    def path_of(self, url: bytes) -> str:
+        """Remembered, because clients ask for the same again and again."""
+        path = self._paths.get(url)
+        if path is None:
+            path = path_of(url)
+            if len(url) < 256:
+                if len(self._paths) >= _MOST_PATHS:
+                    self._paths.clear()
+                self._paths[url] = path
+        return path
+
+    def head_of(self, response: Response, *, keep_alive: bool) -> bytes:
+        key = (response.status, response.content_type, keep_alive)
+        before = self._heads.get(key)
+        if before is None:
+            before = self._heads[key] = head_before_length(
+                response.status, response.content_type, self._date, keep_alive=keep_alive
+            )
+        return before + head_from_length(response, keep_alive=keep_alive)
+
+    def _look_at_the_clock(self) -> None:
+        self.now_s = self.clock()
+        self._date = email.utils.formatdate(time.time(), usegmt=True).encode()
+        self._heads.clear()
 
     def _sweep(self) -> None:
         """One timer for all connections, and none without: a time-out may come a quarter late."""
         self._sweeper = None
-        now = self.clock()
-        for connection in [c for c in self.connections if 0 < c.expires_s <= now]:
+        self._look_at_the_clock()
+        for connection in [c for c in self.connections if 0 < c.expires_s <= self.now_s]:
             connection.expire()
         if self.connections:
             after_s = min(1.0, self.idle_timeout_s / 4)

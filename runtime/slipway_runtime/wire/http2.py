@@ -1,12 +1,10 @@
 """HTTP/2 on asyncio for a server: what arrives on a connection. Knows nothing of gRPC.
 
-    bytes ──▶ FrameReader ──▶ Connection ──▶ host.accept() ──▶ Stream.received() ... Stream.ended()
-                                  │                                     │
-    bytes ◀───────────────────────┴──── Sender ◀── Stream.respond() ◀───┘
+    bytes ──▶ FrameReader ──▶ Connection ──▶ host.accept() ──▶ Stream.received()
+                                  │                                  │
+    bytes ◀───────────────────────┴──── Sender ◀── Stream.respond() ─┘
 
-Limits, against peers who are broken or hostile: bytes of headers, streams at a time, bytes that are sent on a stream
-before they are asked for, frames that cost us more than them (a bucket that leaks), time to say hello, time without
-a request, time without progress.
+`http2_limits` says what a peer may ask for, and for how long; all of it is checked before memory is taken.
 """
 
 import asyncio
@@ -14,30 +12,17 @@ import socket
 from typing import Generic, Protocol, TypeVar, cast
 
 from slipway_runtime.wire import http2_frames as h2
-from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode, StreamBroken
+from slipway_runtime.wire import http2_limits as limits
+from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
 from slipway_runtime.wire.http2_headers import Field, HeaderDecoder
+from slipway_runtime.wire.http2_limits import HeaderBlock, Patience
 from slipway_runtime.wire.http2_requests import Head
-from slipway_runtime.wire.http2_stream import STALL_TIMEOUT_S, STREAM_WINDOW, Held, Sender, Stream
+from slipway_runtime.wire.http2_stream import Held, Sender, Stream
 
 H = TypeVar("H", bound=Head)
 
-HELLO_S = 10.0
-LAST_STREAM_S = 1.0
-"""For a peer that does not answer the PING after the GOAWAY that asks it to leave."""
-MAX_STREAMS = 256
-MAX_HEADER_BYTES = 16 * 1024
-MAX_BLOCK_BYTES = 64 * 1024
-"""Of a header block that is read, for the table's sake, though its fields may be refused."""
-MAX_FRAME_BYTES = 2**20
-CONNECTION_WINDOW = 2**30
-_CONNECTION_CREDIT = 2**24
-_MAX_CONTINUATIONS = 16
-_FREE_BLOCK_BYTES = 2048  # no honest client sends much more with every request
+_OF_THE_CONNECTION = frozenset((h2.SETTINGS, h2.PING, h2.GOAWAY))
 _DRAIN_PING = b"draining"
-
-CALM = 2000.0
-"""Cost of frames that a peer may cause at once, and per second. A PING costs 1."""
-_COST = {"settings": 10.0, "ping": 1.0, "reset": 4.0, "priority": 0.5, "window": 0.02, "empty": 0.5, "refused": 4.0}
 
 
 class Host(Protocol[H]):
@@ -60,18 +45,17 @@ class Connection(asyncio.Protocol, Generic[H]):
     def __init__(self, host: Host[H], too_large: H) -> None:
         """`too_large` is the head of a request with more than MAX_HEADER_BYTES of headers."""
         self._host = host
-        self._reader = h2.FrameReader(MAX_FRAME_BYTES, MAX_BLOCK_BYTES)
-        self._headers = HeaderDecoder(host.parse, too_large, MAX_HEADER_BYTES)
+        self._reader = h2.FrameReader(limits.MAX_FRAME_BYTES, limits.MAX_BLOCK_BYTES)
+        self._headers = HeaderDecoder(host.parse, too_large, limits.MAX_HEADER_BYTES)
         self._sender = Sender(host.held)
         self._streams = self._sender.streams
         self._hello: bytes | None = b""  # None when it is complete
         self._next = h2.SETTINGS  # the only type of frame that may come now; -1: any
         self._last = 0  # stream that was begun
         self._last_served = h2.MAX_STREAM_ID  # those after it were refused all at once, by GOAWAY
-        self._unfinished: tuple[int, int, list[bytes]] = (0, 0, [])  # stream, flags, pieces of a header block
+        self._unfinished: HeaderBlock | None = None
         self._received = 0
         self._draining = False
-        self._cost, self._cost_s = 0.0, 0.0
         self._unsent = 0
 
     # --- asyncio's side
@@ -80,19 +64,15 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._transport = cast("asyncio.Transport", transport)
         self._loop = asyncio.get_running_loop()
         self._sender.attach(self._transport, self._loop)
-        self.active_s = self._cost_s = self._loop.time()
+        self._since_s = self.active_s = self._sender.now_s = self._loop.time()
+        self._patience = Patience(self.active_s)
         if (sock := transport.get_extra_info("socket")) is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ours = {
-            h2.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            h2.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            h2.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
-            h2.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
-        }
-        self._sender.write(h2.settings(ours) + h2.window_update(0, CONNECTION_WINDOW - h2.DEFAULT_WINDOW))
+        self._sender.write(limits.OUR_HELLO)
         self._host.opened(self)
         if self._host.draining:
-            self.drain()
+            # Not at once: a client takes that for a connection that failed, and waits before it tries again.
+            self._loop.call_later(limits.LATE_STAY_S, self.drain)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._sender.closing = True
@@ -155,21 +135,21 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._draining = True
         goaway = h2.goaway(h2.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining")
         self._sender.write(goaway + h2.frame(h2.PING, 0, 0, _DRAIN_PING))
-        self._loop.call_later(LAST_STREAM_S, self._announce_last)
+        self._loop.call_later(limits.LAST_STREAM_S, self._announce_last)
 
     def sweep(self, now_s: float, idle_timeout_s: float) -> None:
         """Called now and then: ends whoever has had its time."""
         quiet_s = now_s - self.active_s
-        if self._hello is not None and quiet_s > HELLO_S:
+        if self._next == h2.SETTINGS and now_s - self._since_s > limits.HELLO_S:
             self._transport.abort()
         elif self._sender.paused:
-            self._sweep_unread(quiet_s)
+            self._sweep_unread(now_s)
         elif not self._streams and quiet_s > idle_timeout_s:
             self.drain()
         else:
             for stream in [stream for stream in self._streams.values() if stream.is_stalled(now_s)]:
                 self._break(stream, ErrorCode.CANCEL)
-            if self._next == h2.CONTINUATION and quiet_s > STALL_TIMEOUT_S:
+            if self._unfinished is not None and quiet_s > limits.STALL_TIMEOUT_S:
                 self.end(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
 
     def end(self, code: ErrorCode, why: str) -> None:
@@ -184,11 +164,11 @@ class Connection(asyncio.Protocol, Generic[H]):
     def abort(self) -> None:
         self._transport.abort()
 
-    def _sweep_unread(self, quiet_s: float) -> None:
+    def _sweep_unread(self, now_s: float) -> None:
         unsent = self._transport.get_write_buffer_size()
-        if unsent < self._unsent:  # slow, but it reads
-            self._unsent, self.active_s = unsent, self._loop.time()
-        elif quiet_s > STALL_TIMEOUT_S:
+        self.active_s = limits.progress(self.active_s, self._unsent - unsent, now_s)
+        self._unsent = unsent
+        if now_s - self.active_s > limits.STALL_TIMEOUT_S:
             self._transport.abort()
 
     # --- frames that arrive
@@ -207,9 +187,11 @@ class Connection(asyncio.Protocol, Generic[H]):
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
         self._received += size
-        if self._received >= _CONNECTION_CREDIT:
+        if self._received >= limits.CONNECTION_CREDIT:
             self._sender.write(h2.window_update(0, self._received))
             self._received = 0
+        if flags & h2.PADDED:
+            payload = h2.without_padding(payload)
         stream = self._streams.get(number)
         if stream is None:
             self._late(number, "DATA")
@@ -218,26 +200,20 @@ class Connection(asyncio.Protocol, Generic[H]):
         if stream.received_all or stream.receive_window < 0:
             self._break(stream, ErrorCode.STREAM_CLOSED if stream.received_all else ErrorCode.FLOW_CONTROL_ERROR)
             return
-        if flags & h2.PADDED:
-            payload = h2.without_padding(payload)
+        if size > len(payload):
             stream.grant(size - len(payload))
-        if not payload and not flags & h2.END_STREAM:
+        is_last = bool(flags & h2.END_STREAM)
+        if payload or is_last:
+            self._body(stream, payload, is_last)
+        else:
             self._calm("empty")
-        self._body(stream, payload, is_last=bool(flags & h2.END_STREAM))
 
-    def _body(self, stream: Stream, body: bytes, *, is_last: bool) -> None:
-        try:
-            if stream.content_length is not None:
-                stream.content_length -= len(body)
-                if stream.content_length < 0 or (is_last and stream.content_length):
-                    raise StreamBroken(ErrorCode.PROTOCOL_ERROR, "content-length is not that of the body")  # noqa: TRY301
-            if body:
-                stream.received(body)
-            if is_last and not stream.closed:
-                stream.received_all = True
-                stream.ended()
-        except StreamBroken as broken:
-            self._break(stream, broken.code)
+    def _body(self, stream: Stream, body: bytes, is_last: bool) -> None:
+        if stream.content_length is None or stream.is_as_long_as_said(len(body), is_last=is_last):
+            stream.received_all = is_last
+            stream.received(body, is_last)
+        else:
+            self._break(stream, ErrorCode.PROTOCOL_ERROR)
 
     def _begin_headers(self, flags: int, number: int, payload: bytes) -> None:
         if not number & 1:
@@ -249,36 +225,30 @@ class Connection(asyncio.Protocol, Generic[H]):
         if flags & h2.END_HEADERS:
             self._block(number, flags, payload)
         else:
-            self._unfinished = (number, flags, [payload])
+            self._unfinished = HeaderBlock(number, flags, payload)
             self._next = h2.CONTINUATION
 
     def _continue_headers(self, flags: int, number: int, payload: bytes) -> None:
-        begun, first_flags, pieces = self._unfinished
-        if self._next != h2.CONTINUATION or number != begun:
+        block = self._unfinished
+        if block is None:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        pieces.append(payload)
-        if len(pieces) > _MAX_CONTINUATIONS or sum(map(len, pieces)) > MAX_BLOCK_BYTES:
-            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
+        block.add(number, payload)
         if flags & h2.END_HEADERS:
-            self._unfinished = (0, 0, [])
+            self._unfinished = None
             self._next = -1
-            self._block(number, first_flags, b"".join(pieces))
+            self._block(number, block.flags, block.whole())
 
     def _block(self, number: int, flags: int, block: bytes) -> None:
-        if len(block) > _FREE_BLOCK_BYTES:
-            self._pay(len(block) / 128)
+        if len(block) > limits.FREE_BLOCK_BYTES:
+            self._patience.spend_on_headers(block, self.active_s)
         head = self._headers.decode(block)  # also of a stream that is refused: the table is the connection's
         is_last = bool(flags & h2.END_STREAM)
         if number <= self._last:
             self._trailers(number, head, is_last=is_last)
             return
         self._last = number
-        refusal = self._refusal(number, head, is_last=is_last)
-        if refusal is not None:
-            if not is_last:
-                self._sender.cut(number)
-            if refusal:
-                self._sender.write(refusal)
+        if number > self._last_served or head.problem or len(self._streams) >= limits.MAX_STREAMS:
+            self._refuse(number, head, is_last=is_last)
             return
         begun = self._host.accept(self._sender, number, head)
         if isinstance(begun, bytes):
@@ -286,28 +256,22 @@ class Connection(asyncio.Protocol, Generic[H]):
             return
         self._streams[number] = begun
         if is_last:
-            self._body(begun, b"", is_last=True)
+            self._body(begun, b"", True)
 
-    def _refusal(self, number: int, head: H, *, is_last: bool) -> bytes | None:
-        """The frame that refuses a request for what it is to HTTP/2; None if nothing is wrong."""
+    def _refuse(self, number: int, head: H, *, is_last: bool) -> None:
+        if not is_last:
+            self._sender.cut(number)
         if number > self._last_served:
-            return b""  # GOAWAY said so
-        code = ErrorCode.NO_ERROR
-        if len(self._streams) >= MAX_STREAMS:
-            code = ErrorCode.REFUSED_STREAM
-        elif head.problem or (is_last and head.content_length):
-            code = ErrorCode.PROTOCOL_ERROR
-        if not code:
-            return None
+            return  # GOAWAY said so
         self._calm("refused")
-        return h2.rst_stream(number, code)
+        code = ErrorCode.PROTOCOL_ERROR if head.problem else ErrorCode.REFUSED_STREAM
+        self._sender.write(h2.rst_stream(number, code))
 
     def _answer_at_once(self, number: int, block: bytes, *, is_last: bool) -> None:
         answer = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, number, block)
         if not is_last:
             self._sender.cut(number)
             answer += h2.rst_stream(number, ErrorCode.NO_ERROR)
-        self._calm("refused")
         self._sender.write(answer)
 
     def _trailers(self, number: int, head: H, *, is_last: bool) -> None:
@@ -319,37 +283,40 @@ class Connection(asyncio.Protocol, Generic[H]):
         elif not is_last or head.trailers_problem:
             self._break(stream, ErrorCode.PROTOCOL_ERROR)
         else:
-            self._body(stream, b"", is_last=True)
+            self._body(stream, b"", True)
 
     def _late(self, number: int, what: str) -> None:
         """A frame of a stream that is no more: in order only if it was us who ended it."""
-        if not number or number > self._last:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"{what} of stream {number}, which has not begun")
+        self._known(number, what)
         if not self._sender.is_cut(number):
             raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"{what} of stream {number}, which has ended")
 
+    def _known(self, number: int, what: str) -> Stream | None:
+        """The stream if it still is; ConnectionBroken if there never was one."""
+        if not number or number > self._last:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"{what} of stream {number}, which has not begun")
+        return self._streams.get(number)
+
     def _control(self, type_: int, flags: int, number: int, payload: bytes) -> None:
+        if number and type_ in _OF_THE_CONNECTION:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"a frame of type {type_} of stream {number}")
         match type_:
             case h2.WINDOW_UPDATE:
                 self._window_update(number, h2.read_u32(payload) & h2.MAX_WINDOW)
             case h2.RST_STREAM:
                 self._reset(number, payload)
             case h2.SETTINGS:
-                self._settings(flags, number, payload)
+                self._settings(flags, payload)
             case h2.PING:
-                self._ping(flags, number, payload)
+                self._ping(flags, payload)
             case h2.CONTINUATION:
                 self._continue_headers(flags, number, payload)
             case h2.PRIORITY:
                 self._priority(number, payload)
-            case h2.GOAWAY:
-                if number:
-                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "GOAWAY of a stream")
-                self._calm("ping")
             case h2.PUSH_PROMISE:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE of a client")
             case _:
-                self._calm("ping")  # unknown types are ignored
+                self._calm("ping")  # GOAWAY, as no stream is ours, and types that nobody knows
 
     def _window_update(self, number: int, increment: int) -> None:
         self._calm("window")
@@ -380,64 +347,36 @@ class Connection(asyncio.Protocol, Generic[H]):
             stream.received_all = True  # nothing more may come, unlike after a reset of ours
             self._drop(stream)
 
-    def _settings(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "SETTINGS of a stream")
+    def _settings(self, flags: int, payload: bytes) -> None:
+        self._calm("settings")
+        values = h2.read_settings(flags, payload)
         if flags & h2.ACK:
-            if payload:
-                raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with content")
-            self._calm("ping")
             return
         self._next = -1
-        self._calm("settings")
-        values = h2.read_settings(payload)
         self._sender.write(h2.frame(h2.SETTINGS, h2.ACK, 0))
-        self._sender.frame_bytes = min(values.get(h2.MAX_FRAME_SIZE, self._sender.frame_bytes), MAX_FRAME_BYTES)
+        self._sender.frame_bytes = min(values.get(h2.MAX_FRAME_SIZE, self._sender.frame_bytes), limits.MAX_FRAME_BYTES)
         self._sender.resize(values.get(h2.INITIAL_WINDOW_SIZE, self._sender.initial_window))
 
-    def _ping(self, flags: int, number: int, payload: bytes) -> None:
-        if number:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PING of a stream")
+    def _ping(self, flags: int, payload: bytes) -> None:
+        self._calm("ping")
         if len(payload) != 8:
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "PING that has not 8 bytes")
-        self._calm("ping")
         if not flags & h2.ACK:
             self._sender.write(h2.frame(h2.PING, h2.ACK, 0, payload))
         elif self._draining and payload == _DRAIN_PING:
             self._announce_last()
 
     def _priority(self, number: int, payload: bytes) -> None:
-        if not number:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PRIORITY of no stream")
         self._calm("priority")
-        code = ErrorCode.NO_ERROR
-        if len(payload) != 5:
-            code = ErrorCode.FRAME_SIZE_ERROR
-        elif h2.depends_on(payload) == number:
-            code = ErrorCode.PROTOCOL_ERROR
-        if code:
-            stream = self._streams.get(number)
-            if stream is None:
-                raise ConnectionBroken(code, "PRIORITY that is none")
+        code = h2.check_priority(number, payload)
+        stream = self._streams.get(number)
+        if code and stream is not None:
             self._break(stream, code)
-
-    def _known(self, number: int, what: str) -> Stream | None:
-        """The stream if it still is; ConnectionBroken if there never was one."""
-        if not number or number > self._last:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"{what} of stream {number}, which has not begun")
-        return self._streams.get(number)
+        elif code:
+            raise ConnectionBroken(code, f"PRIORITY of stream {number} that is none")
 
     def _calm(self, what: str) -> None:
-        self._pay(_COST[what])
-
-    def _pay(self, cost: float) -> None:
-        """Count a frame that costs us more than its sender: floods of PING, SETTINGS, resets, empty frames."""
-        self._cost += cost
-        if self._cost > CALM:
-            self._cost = max(cost, self._cost - CALM * (self.active_s - self._cost_s))
-            self._cost_s = self.active_s
-            if self._cost > CALM / 2:
-                raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
+        self._patience.spend(what, self.active_s)
 
     # --- ends
 

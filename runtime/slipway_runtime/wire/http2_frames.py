@@ -59,14 +59,6 @@ class ConnectionBroken(Exception):
         self.code, self.why = code, why
 
 
-class StreamBroken(Exception):
-    """The peer broke the rules of one stream, which ends with RST_STREAM."""
-
-    def __init__(self, code: ErrorCode, why: str) -> None:
-        super().__init__(why)
-        self.code, self.why = code, why
-
-
 class FrameReader:
     """Cuts what arrives into frames.
 
@@ -104,12 +96,12 @@ class FrameReader:
             data = bytes(self._rest)
             self._rest.clear()
         end = len(data)
-        unpack = _HEADER.unpack_from
+        unpack, max_other = _HEADER.unpack_from, self._max_other
         while end - at >= HEADER_BYTES:
             length_type, flags, stream = unpack(data, at)
             type_ = length_type & 0xFF
             length = length_type >> 8
-            if length > self._max_other:
+            if length > max_other:
                 self._check(type_, length)
             start = at + HEADER_BYTES
             at = start + length
@@ -153,10 +145,10 @@ def settings(values: dict[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(key, value) for key, value in values.items()))
 
 
-def read_settings(payload: bytes) -> dict[int, int]:
+def read_settings(flags: int, payload: bytes) -> dict[int, int]:
     """Checked values by identifier, the last of each; unknown ones are among them, as the RFC wants them ignored."""
-    if len(payload) % _SETTING.size:
-        raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS that is no list of pairs")
+    if len(payload) % _SETTING.size or (flags & ACK and payload):
+        raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS that is no list of pairs, or an ACK with one")
     if len(payload) > _MAX_SETTINGS * _SETTING.size:
         raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, f"more than {_MAX_SETTINGS} settings in a frame")
     for key, value in _SETTING.iter_unpack(payload):
@@ -199,11 +191,16 @@ def without_priority(number: int, payload: bytes) -> bytes:
     """The header block of a HEADERS frame that HAS_PRIORITY, which we ignore as RFC 9113, 5.3.2 advises."""
     if len(payload) < 5:
         raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-    if depends_on(payload) == number:
+    if check_priority(number, payload[:5]):
         raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
     return payload[5:]
 
 
-def depends_on(payload: bytes) -> int:
-    """The stream that a PRIORITY names."""
-    return int(_U32.unpack_from(payload)[0]) & MAX_STREAM_ID
+def check_priority(number: int, payload: bytes) -> ErrorCode:
+    """What is wrong with a PRIORITY; NO_ERROR if nothing is."""
+    if not number:
+        return ErrorCode.PROTOCOL_ERROR
+    if len(payload) != 5:
+        return ErrorCode.FRAME_SIZE_ERROR
+    is_own_child = int(_U32.unpack_from(payload)[0]) & MAX_STREAM_ID == number
+    return ErrorCode.PROTOCOL_ERROR if is_own_child else ErrorCode.NO_ERROR

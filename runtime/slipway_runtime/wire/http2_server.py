@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from slipway_runtime.wire.http2 import Connection
 from slipway_runtime.wire.http2_frames import ErrorCode
 from slipway_runtime.wire.http2_headers import Field
+from slipway_runtime.wire.http2_limits import LINGER_S
 from slipway_runtime.wire.http2_requests import Head
 from slipway_runtime.wire.http2_stream import Held, Sender, Stream
 
@@ -60,19 +61,23 @@ class Http2Server(Generic[H]):
         if self._listener is not None:
             self._listener.close()
         self.drain()
-        if self.connections:
-            self._all_gone = self._all_gone or asyncio.Event()
-            try:
-                await asyncio.wait_for(self._all_gone.wait(), grace_s)
-            except TimeoutError:
-                self._end_all()
+        if not await self._gone_within(grace_s):
+            for connection in list(self.connections):
+                connection.end(ErrorCode.NO_ERROR, "the server ends")
+            await self._gone_within(LINGER_S)
+            for connection in list(self.connections):
+                connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def _end_all(self) -> None:
-        for connection in list(self.connections):
-            connection.end(ErrorCode.NO_ERROR, "the server ends")
-            connection.abort()
+    async def _gone_within(self, time_s: float) -> bool:
+        if self.connections:
+            self._all_gone = self._all_gone or asyncio.Event()
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), time_s)
+            except TimeoutError:
+                return False
+        return True
 
     # --- the connections' side
 

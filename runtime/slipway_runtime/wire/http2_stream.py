@@ -15,21 +15,30 @@ from dataclasses import dataclass
 
 from slipway_runtime.wire import http2_frames as h2
 from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
+from slipway_runtime.wire.http2_limits import LINGER_S, STALL_TIMEOUT_S, STREAM_WINDOW, progress
 
 Buffer = bytes | bytearray | memoryview
 """Bytes that are sent uncopied where they are many: not to be changed once they were given. Views are of bytes."""
 
-STREAM_WINDOW = 2**20
-"""What a peer may send on a stream before anything of it has been dealt with."""
-STALL_TIMEOUT_S = 60.0
-"""For a peer that neither takes an answer nor goes on with its request, on a stream or on the connection."""
-LINGER_S = 1.0  # between two bytes of our last words and the end of the socket: time for the peer to read them
 _WRITE_HIGH, _WRITE_LOW = 2 * 2**20, 2**19
 _TURN_BYTES = 2**18  # of one stream before it is the next one's turn
-_JOIN_BYTES = 2**14  # pieces below this are cheaper to copy than to give to the kernel one by one
+_JOIN_BYTES = h2.MIN_FRAME_SIZE  # up to here copying is cheaper than giving pieces to the kernel one by one
+
+_CUT = 1024  # streams to remember that we ended; four times as many as a peer may have
 
 _HEADER = struct.Struct(">IBI")
-_CUT = 1024
+_U32 = struct.Struct(">I")
+
+Block = tuple[bytes, bytes]
+"""Fields that are sent with many answers: a frame's first bytes, up to the number of its stream, and its payload."""
+
+
+def headers(fields: bytes) -> Block:
+    return h2.head(h2.HEADERS, h2.END_HEADERS, 0, len(fields))[:5], fields
+
+
+def trailers(fields: bytes) -> Block:
+    return h2.head(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 0, len(fields))[:5], fields
 
 
 @dataclass(slots=True)
@@ -59,7 +68,7 @@ class Sender:
         self._out_bytes = 0  # of large pieces
 
     def attach(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+        self._transport, self.loop = transport, loop
         transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
 
     @property
@@ -76,13 +85,15 @@ class Sender:
     def _flush_soon(self) -> None:
         if not self.flush_is_due:
             self.flush_is_due = True
-            self._loop.call_soon(self.flush)
+            self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
         self.flush_is_due = False
-        if self._out and not self._transport.is_closing():
+        if self._out:
             out, large = self._out, self._out_bytes
             self._out, self._out_bytes = [], 0
+            if self.closing or self._transport.is_closing():
+                return  # there is nobody to tell
             if large:
                 self._transport.writelines(out)
             else:
@@ -106,7 +117,7 @@ class Sender:
         if left == unsent:
             self._transport.abort()
         elif not self._transport.is_closing():
-            self._loop.call_later(LINGER_S, self._linger, left)
+            self.loop.call_later(LINGER_S, self._linger, left)
 
     def resize(self, initial_window: int) -> None:
         """The peer wants another size of all windows, also of those that are in use (RFC 9113, 6.9.2)."""
@@ -148,8 +159,8 @@ class Sender:
         return number in self._cut
 
     def cut(self, number: int) -> None:
-        # In all honesty a peer cannot have more of them than streams at a time: hearing of the last end, it has heard
-        # of the first.
+        # An honest peer cannot have more of them than streams at a time: hearing of the last end, it has heard of the
+        # first.
         self._cut[number] = None
         if len(self._cut) > _CUT:
             del self._cut[next(iter(self._cut))]
@@ -160,11 +171,11 @@ class Sender:
         self.streams.pop(stream.id, None)
         if not stream.received_all:
             self.cut(stream.id)
-        if stream.pending_bytes:
-            self._held.count -= stream.pending_bytes
-            stream.pending_bytes = 0
-        stream.pending.clear()
-        stream.wake()
+        if stream.pending:
+            self.hold(stream, -stream.pending_bytes)
+            stream.pending.clear()
+        if stream.space is not None:
+            stream.wake()
 
     def hold(self, stream: "Stream", count: int) -> None:
         stream.pending_bytes += count
@@ -185,7 +196,7 @@ class Sender:
             if length >= _JOIN_BYTES:
                 self._out_bytes += length
         self.hold(stream, -sent)
-        stream.moved_s = self._loop.time()
+        stream.moved_s = progress(stream.moved_s, sent, self.loop.time())
         if not stream.pending:
             if stream.tail:
                 self._out.append(stream.tail)
@@ -197,22 +208,14 @@ class Sender:
 class Stream:
     """One request and its answer. Subclasses say what is done with what arrives."""
 
-    __slots__ = (
-        "closed",
-        "content_length",
-        "credit",
-        "id",
-        "is_queued",
-        "moved_s",
-        "pending",
-        "pending_bytes",
-        "receive_window",
-        "received_all",
-        "send_window",
-        "sender",
-        "space",
-        "tail",
-    )
+    # Defaults of the class instead of slots: what most requests never change costs them nothing.
+    received_all = False
+    closed = False
+    is_queued = False
+    pending_bytes = 0
+    credit = 0
+    tail = b""
+    space: asyncio.Future[None] | None = None
 
     def __init__(self, sender: Sender, number: int, content_length: int | None) -> None:
         self.sender = sender
@@ -221,22 +224,12 @@ class Stream:
         self.send_window = sender.initial_window
         self.receive_window = STREAM_WINDOW
         self.moved_s = sender.now_s
-        self.received_all = False
-        self.closed = False
         self.pending: list[Buffer] = []
-        self.pending_bytes = 0
-        self.is_queued = False
-        self.tail = b""
-        self.credit = 0
-        self.space: asyncio.Future[None] | None = None
 
     # --- for subclasses
 
-    def received(self, data: bytes) -> None:
-        """A piece of the body, never empty. Raises StreamBroken to end the stream."""
-
-    def ended(self) -> None:
-        """The body is complete. Raises StreamBroken."""
+    def received(self, data: bytes, is_last: bool) -> None:
+        """A piece of the body, empty only if it is the last."""
 
     def gone(self) -> None:
         """Nobody waits for an answer any more: reset by the peer, or its connection is lost."""
@@ -245,38 +238,36 @@ class Stream:
         """Whether the peer has had its time, and did nothing."""
         return bool(self.pending) and now_s - self.moved_s > STALL_TIMEOUT_S
 
+    def is_as_long_as_said(self, size: int, *, is_last: bool) -> bool:
+        """Whether a body with `size` more bytes can still have the length that its head gave."""
+        if self.content_length is None:
+            return True
+        self.content_length -= size
+        return self.content_length == 0 if is_last else self.content_length >= 0
+
     # --- the answer
 
-    def respond(self, head: bytes, body: Sequence[Buffer], size: int, trailers: bytes) -> None:
-        """The whole answer: blocks of headers and of trailers, and between them a body of `size` bytes."""
+    def respond(self, head: Block, prefix: bytes, body: bytes, tail: Block) -> None:
+        """The whole answer: its `headers`, a body that begins with `prefix`, its `trailers`."""
         if self.closed:
             return
         sender = self.sender
-        if (
-            size <= sender.room(self)
-            and size < _JOIN_BYTES
-            and self.received_all
-            and not (sender.queue or sender.paused)
-        ):
-            sender.window -= size
-            pack, number = _HEADER.pack, self.id
-            sender.write(
-                b"".join(
-                    (
-                        pack(len(head) << 8 | h2.HEADERS, h2.END_HEADERS, number),
-                        head,
-                        pack(size << 8 | h2.DATA, 0, number),
-                        *body,
-                        pack(len(trailers) << 8 | h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, number),
-                        trailers,
-                    )
-                )
-            )
-            sender.forget(self)
-        else:
-            self.begin(head)
-            self.push(body, size)
-            self.finish(trailers)
+        size = len(prefix) + len(body)
+        is_small = size <= _JOIN_BYTES and size <= self.send_window and size <= sender.window
+        if not is_small or sender.queue or sender.paused or not self.received_all:
+            self.begin(head[1])
+            self.push((prefix, body), size)
+            self.finish(tail[1])
+            return
+        sender.window -= size
+        head_start, head_fields = head
+        tail_start, tail_fields = tail
+        number = _U32.pack(self.id)
+        data_head = _HEADER.pack(size << 8 | h2.DATA, 0, self.id)
+        sender.write(
+            b"".join((head_start, number, head_fields, data_head, prefix, body, tail_start, number, tail_fields))
+        )
+        sender.forget(self)
 
     def begin(self, head: bytes) -> None:
         if not self.closed:
@@ -285,6 +276,8 @@ class Stream:
     def push(self, body: Sequence[Buffer], size: int) -> None:
         """A piece of the answer, now or when the peer's window allows it; `drained` tells."""
         if not self.closed and size:
+            if not self.pending:
+                self.moved_s = self.sender.loop.time()
             self.pending += [piece for piece in body if piece]
             self.sender.hold(self, size)
             self.sender.enqueue(self)
@@ -295,11 +288,14 @@ class Stream:
             self.space = asyncio.get_running_loop().create_future()
             await self.space
 
-    def finish(self, trailers: bytes) -> None:
+    def finish(self, fields: bytes) -> None:
         """The end of the answer, after what is pending. The rest of a request that still arrives is not read."""
         if self.closed:
             return
-        last = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, self.id, trailers)
+        if fields:
+            last = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, self.id, fields)
+        else:
+            last = h2.frame(h2.DATA, h2.END_STREAM, self.id)
         if not self.received_all:
             last += h2.rst_stream(self.id, ErrorCode.NO_ERROR)
         if self.pending:
@@ -330,6 +326,24 @@ class Stream:
     def wake(self) -> None:
         if self.space is not None and not self.space.done():
             self.space.set_result(None)
+
+
+class Refused(Stream):
+    """A request that gets the same answer whatever its body is: when that has ended, or is more than a few bytes."""
+
+    def __init__(self, sender: Sender, number: int, content_length: int | None, answer: tuple[bytes, bytes]) -> None:
+        """`answer`: the block of its headers, and its body."""
+        super().__init__(sender, number, content_length)
+        self._head, self._text = answer
+
+    def received(self, data: bytes, is_last: bool) -> None:
+        if is_last or self.receive_window < STREAM_WINDOW // 2:
+            self.begin(self._head)
+            self.push((self._text,), len(self._text))
+            self.finish(b"")
+
+    def is_stalled(self, now_s: float) -> bool:
+        return now_s - self.moved_s > STALL_TIMEOUT_S
 
 
 def _take(pending: list[Buffer], room: int) -> tuple[list[Buffer], int]:

@@ -1,0 +1,170 @@
+"""From files to what the service serves: which models there are, how each is to be queued, batched and cached.
+
+--model PATH        one model: a file, a folder, sample://NAME
+--repository PATH   a folder of models, each in a folder named after it
+"""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slipway_runtime.cpus import cpu_limit
+from slipway_runtime.engine.batcher import Policy
+from slipway_runtime.engine.cache import Cache
+from slipway_runtime.engine.endpoint import Options
+from slipway_runtime.engine.sequences import Sequences
+from slipway_runtime.errors import BadModel, MissingModel
+from slipway_runtime.models import artifacts
+from slipway_runtime.models.artifacts import Artifact
+from slipway_runtime.models.config import ModelConfig
+from slipway_runtime.models.config_reader import config_of
+from slipway_runtime.models.config_writer import to_triton_json
+from slipway_runtime.models.load import LoadOptions, load
+from slipway_runtime.service import LoadedVersion
+from slipway_runtime.settings import Settings
+
+log = logging.getLogger("slipway.repository")
+_ANY_NUMBER = 1 << 30
+_MOST_SEQUENCES = 10_000
+
+
+class ModelFiles:
+    """All methods may block and are called by one thread at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._only: tuple[str, list[tuple[int, Artifact]]] | None = None
+
+    def initial(self) -> list[str]:
+        """Raises MissingModel, BadModel, BadConfig."""
+        settings = self._settings
+        if settings.model:
+            return [self._one()[0]]
+        names = self.names()
+        if missing := [name for name in settings.load_models if name not in names]:
+            raise MissingModel(f"repository '{settings.repository}' has no model {missing}, it has {names}")
+        return list(settings.load_models) or names
+
+    def names(self) -> list[str]:
+        if self._settings.model:
+            return [self._only[0]] if self._only else []
+        folder = Path(self._settings.repository)
+        if not folder.is_dir():
+            raise MissingModel(f"repository '{folder}' is no folder; check --repository")
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+    def load(self, name: str, config: str | None) -> list[LoadedVersion]:
+        """Raises MissingModel, BadModel, BadConfig."""
+        chosen = self._chosen(name, config)
+        return [self._load(name, artifact) for _, artifact in chosen]
+
+    def _one(self) -> tuple[str, list[tuple[int, Artifact]]]:
+        settings = self._settings
+        first = artifacts.find(settings.model, settings.format)
+        folder = first.folder
+        is_folder = first.path.parent != folder or first.config != ModelConfig() or first.default_name == folder.name
+        chosen = artifacts.versions(folder, wanted=settings.format) if is_folder else [(first.version, first)]
+        self._only = (settings.name or first.config.name or first.default_name, chosen)
+        return self._only
+
+    def _chosen(self, name: str, config: str | None) -> list[tuple[int, Artifact]]:
+        settings = self._settings
+        if settings.model:
+            chosen = self._one()[1]
+        else:
+            chosen = artifacts.versions(Path(settings.repository) / name, wanted=settings.format)
+        if config is None:
+            return chosen
+        given = _override(name, config)
+        return [(version, replace(artifact, config=given)) for version, artifact in chosen]
+
+    def _load(self, name: str, artifact: Artifact) -> LoadedVersion:
+        settings, config = self._settings, artifact.config
+        plan = plan_of(name, config, settings)
+        options = LoadOptions(
+            device=settings.device,
+            threads=settings.threads or cpu_limit(),
+            allow_code=settings.allow_code,
+            allowed_classes=settings.allowed_classes,
+        )
+        model = load(artifact, options)
+        try:
+            warm = model.warm_up()
+        except Exception:
+            model.close()
+            raise
+        if ignored := model.metadata.ignored:
+            log.warning("the config has fields that are ignored", extra={"f": {"model": name, "fields": ignored}})
+        fields = {"model": name, "version": artifact.version, "warmed_up": warm, "instances": len(model.runners)}
+        log.info("loaded", extra={"f": fields})
+        return LoadedVersion(
+            version=str(artifact.version),
+            model=model,
+            options=lambda: plan.options(name, len(model.runners)),
+            config=lambda: to_triton_json(model.config, model.metadata, name),
+            labels={output: list(labels) for output, labels in config.labels.items()},
+            close=model.close,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the requests of a model are to be treated, out of its config and the server's settings."""
+
+    policy: Policy
+    default_level: int
+    cache_bytes: int
+    sequences: tuple[float, int] | None
+    """Idle seconds and how many at most."""
+
+    def options(self, name: str, instances: int) -> Options:
+        """For one loaded version. Made on the event loop."""
+        jobs = self.policy.max_jobs // instances if self.policy.max_jobs < _ANY_NUMBER else _ANY_NUMBER
+        return Options(
+            policy=replace(self.policy, max_jobs=max(1, jobs)),
+            default_level=self.default_level,
+            cache=Cache(self.cache_bytes) if self.cache_bytes else None,
+            sequences=Sequences(name, idle_s=self.sequences[0], most=self.sequences[1]) if self.sequences else None,
+        )
+
+
+def plan_of(name: str, config: ModelConfig, settings: Settings) -> Plan:
+    """Raises BadModel for what a config may say and we do not do."""
+    batching, queue = config.dynamic_batching, None
+    if batching is not None:
+        queue = batching.default_queue_policy
+        if batching.priority_queue_policy:
+            raise BadModel(f"config of model '{name}': priority_queue_policy is not served, use default_queue_policy")
+    if queue is not None and queue.timeout_action == "DELAY":
+        raise BadModel(f"config of model '{name}': timeout_action DELAY is not served, use REJECT")
+    limit_s = queue.default_timeout_us / 1e6 if queue and queue.default_timeout_us else settings.timeout_s
+    policy = Policy(
+        max_rows=config.max_batch or 1,
+        max_jobs=settings.concurrency or _ANY_NUMBER,
+        max_queue=(queue.max_queue_size if queue else 0) or settings.max_queue,
+        max_queue_bytes=settings.max_queue_bytes,
+        timeout_s=min(limit_s, settings.timeout_s),
+        delay_s=batching.max_queue_delay_us / 1e6 if batching else settings.max_delay_s,
+        levels=max(1, batching.priority_levels if batching else 1),
+        weights=settings.tenant_weights,
+    )
+    sequences = None
+    if (sequence := config.sequence_batching) is not None:
+        if sum(group.count for group in config.instances) > 1:
+            raise BadModel(f"config of model '{name}': a model with sequence_batching can have one instance only")
+        sequences = (sequence.max_sequence_idle_us / 1e6, sequence.max_candidate_sequences or _MOST_SEQUENCES)
+    return Plan(
+        policy=policy,
+        default_level=max(0, (batching.default_priority_level if batching else 1) - 1),
+        cache_bytes=settings.cache_bytes if config.response_cache and not config.decoupled else 0,
+        sequences=sequences,
+    )
+
+
+def _override(name: str, config: str) -> ModelConfig:
+    source = f"the config given for model '{name}'"
+    try:
+        return config_of(json.loads(config), source)
+    except ValueError as exc:
+        raise BadModel(f"{source} is not JSON: {exc}") from exc
