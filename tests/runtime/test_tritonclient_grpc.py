@@ -1,4 +1,4 @@
-"""tritonclient.grpc's own calls against our methods behind our HTTP/2 and behind grpcio: the client that people have must be content."""
+"""tritonclient.grpc's own calls, answered by our HTTP/2 and by grpcio: the client that people have must be content."""
 
 import asyncio
 import json
@@ -178,7 +178,7 @@ async def test_parameters_reach_the_request(site: Site) -> None:
 
 async def test_the_clients_deadline_is_the_requests(site: Site) -> None:
     await site.client.infer("simple", simple(), client_timeout=5)
-    assert 4 < (site.api.seen[0].timeout_s or 0) <= 5
+    assert 4 < (site.api.seen[0].timeout_s or 0) < 5.1  # the client rounds up
 
 
 async def test_the_top_classes_with_their_labels(site: Site) -> None:

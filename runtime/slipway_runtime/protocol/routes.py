@@ -12,7 +12,7 @@ blames the client; probes take either), and a deadline is 504 (Triton: 503, whic
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -24,12 +24,9 @@ from slipway_runtime.protocol.rest_pages import Pages
 from slipway_runtime.protocol.rest_tasks import Tasks
 from slipway_runtime.protocol.shared_memory import SharedMemory
 from slipway_runtime.tensors import InferRequest, InferResponse
-from slipway_runtime.wire.http1_messages import Request, Response, refusal
+from slipway_runtime.wire.http1_messages import Answer, Cancel, Request, Response, refusal
 
 log = logging.getLogger("slipway.rest")
-
-Answer = Callable[[Response], None]
-Cancel = Callable[[], object]
 
 STATUS = {
     Kind.INVALID: 400,
@@ -174,7 +171,11 @@ class Routes:
         task = asyncio.get_running_loop().create_task(self._wait(request, result, answer))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return task.cancel
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
 
     async def _wait(self, request: Request, result: Awaitable[Response], answer: Answer) -> None:
         try:
