@@ -9,13 +9,14 @@ version  LOADING ──▶ READY ──▶ UNLOADING ──▶ UNAVAILABLE      
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from slipway_runtime.engine.endpoint import Ask, Done, Endpoint, Load, Loaded, Options
+from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.statistics import statistics
 from slipway_runtime.errors import Failure, Kind, RequestError, invalid
 from slipway_runtime.gpus import gpus
@@ -46,6 +47,8 @@ class LoadedVersion:
     config: Callable[[], dict[str, Any]]
     labels: Mapping[str, list[str]]
     close: Callable[[], None]
+    needs: Sequence[str] = ()
+    """Models that an ensemble is made of: they are loaded with it."""
 
 
 class Source(Protocol):
@@ -206,6 +209,10 @@ class Service:
         answers: AsyncIterator[InferResponse] = entry.endpoint.stream(request)
         return answers
 
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> Ask:
+        """For an ensemble."""
+        return self.entry(step.model, step.version).endpoint.submit(request, done)
+
     def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
         if name:
             found = [self.entry(name, version)] if version else [self.entry(name, v) for v in self.versions(name)]
@@ -312,9 +319,11 @@ class Service:
             self._publish(name, model)
             self.exposition.load_seconds[name] = time.monotonic() - began_s
             await self._retire(name, before, "READY")
+        for needed in {needed for item in loaded for needed in item.needs} - self._models.keys():
+            await self._load(needed, None)
 
     def _version(self, name: str, item: LoadedVersion) -> Version:
-        endpoint = Endpoint(name, item.version, item.model, item.options(), self.load_now)
+        endpoint = Endpoint(name, item.version, item.model, item.options(), self)
         return Version(endpoint, item.config, item.labels, item.close)
 
     def _publish(self, name: str, model: _Model) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from slipway_runtime.engine.deadlines import Deadlines
+from slipway_runtime.engine.deadlines import Deadlines, expired
 from slipway_runtime.engine.job import Job, JobState, Runner, finish
 from slipway_runtime.engine.pace import DelayRule, InlineRule
 from slipway_runtime.engine.queue import JobQueue
@@ -61,7 +61,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._queue = JobQueue(policy.levels, policy.weights)
-        self._deadlines = Deadlines(self._loop, self._expire)
+        self._deadlines = Deadlines(self._loop, policy.timeout_s, self._expire)
         self._inline = InlineRule() if len(runners) == 1 and runners[0].may_run_inline else None
         self._delay = DelayRule(policy.delay_s) if policy.delay_s else None
         self._max_queue, self._max_queue_bytes = policy.max_queue, policy.max_queue_bytes
@@ -103,13 +103,7 @@ class Batcher:
             self._refuse_unless_free(job)
         job.queued_ns = time.perf_counter_ns()
         if not job.watched:
-            now_s, usual_s = self._loop.time(), self._policy.timeout_s
-            if timeout_s is None or timeout_s >= usual_s:
-                job.deadline_s = now_s + usual_s
-                self._deadlines.add(job)
-            else:
-                job.deadline_s = now_s + timeout_s
-                self._deadlines.add_own(job)
+            self._deadlines.add(job, timeout_s)
         if self._delay is not None:
             self._delay.arrived(self._loop.time())
         with self._lock:
@@ -297,7 +291,7 @@ class Batcher:
     def _expire(self, job: Job) -> None:
         if job.state is not _DONE:
             self._settle(job)
-            self._answer(job, expired(job, self._loop.time()))
+            self._answer(job, expired(job))
 
     def _settle(self, job: Job) -> None:
         """Take it out of the queue, if it is still there, and let nobody answer it any more."""
@@ -315,12 +309,6 @@ class Batcher:
             self._loop.call_soon_threadsafe(what, *arguments)
         except RuntimeError:
             log.warning("the server has ended before the model was through with its last batch")
-
-
-def expired(job: Job, now_s: float) -> RequestError:
-    """To the millisecond: the loop's clock and ours differ by as much."""
-    limit_s = job.deadline_s - now_s + (time.perf_counter_ns() - job.queued_ns) / 1e9
-    return RequestError(Kind.DEADLINE, f"Request timeout expired after {max(0.0, round(limit_s, 3)):g} s")
 
 
 class _Instance:
