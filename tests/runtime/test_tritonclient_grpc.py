@@ -370,16 +370,6 @@ async def test_grpc_health(site: Site) -> None:
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_watching_health_tells_of_changes() -> None:
-    api = FakeApi()
-    watching = health.Health(api, (), watch_s=0).Watch(health.Request(), None)
-    assert (await anext(watching)).status == health.SERVING
-    api.state = "draining"
-    assert (await anext(watching)).status == health.NOT_SERVING
-    unknown = health.Health(api, (), watch_s=0).Watch(health.Request(service="nope"), None)
-    assert (await anext(unknown)).status == health.SERVICE_UNKNOWN
-
-
 @pytest.mark.parametrize("package", REFLECTIONS)
 async def test_reflection_lists_services_and_gives_their_files(site: Site, package: str) -> None:
     ask = message_class(f"{package}.ServerReflectionRequest")
