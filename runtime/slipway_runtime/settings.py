@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from slipway_runtime.errors import BadConfig
-from slipway_runtime.models.artifacts import FORMATS
+from slipway_runtime.models.formats import FORMATS
 
 MIB = 1 << 20
 
