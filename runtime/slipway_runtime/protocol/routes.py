@@ -243,7 +243,6 @@ class Routes:
                 response.headers += ((load_report.RESPONSE_HEADER, report),)
         answer(response)
 
-<<<<<<< HEAD
     def _compress(self, request: Request, response: Response, answer: Answer) -> bool:
         """Whether the answer will be given later, because it is large and has to be compressed.
 
@@ -255,15 +254,6 @@ class Routes:
             return False
         response.headers += (("content-encoding", coding), ("vary", "accept-encoding"))
         if size <= INLINE_COMPRESS_BYTES:
-=======
-    def _compress(self, header: bytes, response: Response) -> None:
-        """Only what inference answers: tritonclient.http.aio asks for gzip always, but reads it only there."""
-        above_bytes = self._options.compress_above_bytes
-        if above_bytes is None or sum(map(len, response.body)) <= above_bytes:
-            return
-        coding = codings.accepted(header)
-        if coding is not None:
->>>>>>> rt-core
             response.body = (codings.encoded(response.body, coding),)
             return False
 
