@@ -89,7 +89,8 @@ class ModelFiles:
             return _ensemble(name, artifact, plan)
         options = LoadOptions(
             device=settings.device,
-            threads=settings.threads or cpu_limit(),
+            # One CPU is the server's own: with a thread of the model on each, they wait for one another.
+            threads=settings.threads or max(1, cpu_limit() - 1),
             allow_code=settings.allow_code,
             allowed_classes=settings.allowed_classes,
         )
@@ -174,6 +175,7 @@ class _Composed:
     metadata: Metadata
     runners: tuple[Runner, ...] = ()
     decoupled: bool = False
+    broken: str = ""
 
 
 def _ensemble(name: str, artifact: Artifact, plan: Plan) -> LoadedVersion:

@@ -124,7 +124,7 @@ class Service:
         self._source, self._explicit = source, options.explicit
         self.trace_settings = TraceSettings(enabled=options.tracing)
         self.log_settings = LogSettings(logging.getLogger(), options.log_format)
-        self.state = State.LOADING
+        self._state = State.LOADING
         self.load_now = Load()
         self.exposition = Exposition()
         self._models: dict[str, _Model] = {}
@@ -132,6 +132,12 @@ class Service:
         self._wanted: list[str] = []
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._changing: dict[str, asyncio.Lock] = {}
+
+    @property
+    def state(self) -> State:
+        if any(entry.endpoint.broken for entry in self._ready.values()):
+            return State.FAILED  # a GPU that is lost comes back with a new process only
+        return self._state
 
     # --- the server's side
 
@@ -149,9 +155,9 @@ class Service:
         except Failure as failure:
             failures.append(failure)
         if failures and len(failures) >= len(self._wanted):
-            self.state = State.FAILED
+            self._state = State.FAILED
             raise failures[0]
-        self.state = State.READY
+        self._state = State.READY
         self.exposition.ready = self.is_ready()
 
     async def _try_to_load(self, name: str) -> list[Failure]:
@@ -163,7 +169,7 @@ class Service:
         return []
 
     def set_draining(self) -> None:
-        self.state = State.DRAINING
+        self._state = State.DRAINING
         self.exposition.ready = False
 
     @property

@@ -10,7 +10,8 @@ import pytest
 import uvloop
 
 from slipway_runtime.engine.cache import Cache
-from slipway_runtime.engine.endpoint import Endpoint, Load, Options
+from slipway_runtime.engine.endpoint import Done, Endpoint, Load, Options
+from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.job import Call
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.errors import Kind, RequestError
@@ -44,15 +45,28 @@ class Doubles(Model):
             yield self.outputs([np.full((1, 1), n, np.float32)])
 
 
+class Host:
+    """Without ensembles."""
+
+    def __init__(self) -> None:
+        self.load_now = Load()
+
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> Any:
+        raise NotImplementedError
+
+
 class Loaded:
+    broken = ""
+
     def __init__(self, *runners: Model, metadata: Metadata = METADATA, decoupled: bool = False) -> None:
         self.runners, self.metadata, self.decoupled = runners, metadata, decoupled
 
 
 class World:
     def __init__(self, model: Doubles, options: Options, **loaded: Any) -> None:
-        self.model, self.load = model, Load()
-        self.endpoint = Endpoint("m", "1", Loaded(model, **loaded), options, self.load)
+        self.model, host = model, Host()
+        self.load = host.load_now
+        self.endpoint = Endpoint("m", "1", Loaded(model, **loaded), options, host)
 
     @property
     def stats(self) -> dict[str, int]:
@@ -276,7 +290,7 @@ async def streamed(world: World, *values: float, **more: Any) -> list[float]:
 
 async def test_a_decoupled_model_answers_by_a_stream_only() -> None:
     async with world_of(decoupled=True) as world:
-        assert world.endpoint.decoupled
+        assert world.endpoint.streams is not None
         assert await streamed(world, 3) == [0, 2, 4]
         assert world.endpoint.stats.responses == 3
         with pytest.raises(RequestError, match="use ModelStreamInfer or generate_stream") as caught:

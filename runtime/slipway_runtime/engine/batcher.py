@@ -14,6 +14,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ from slipway_runtime.engine.pace import DelayRule, InlineRule
 from slipway_runtime.engine.queue import JobQueue
 from slipway_runtime.engine.stats import Ran, Stats
 from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.tensors import Rows
+from slipway_runtime.tensors import Parameter, Rows
 
 log = logging.getLogger("slipway.batcher")
 
@@ -120,6 +121,11 @@ class Batcher:
         self._settle(job)
         self._deadlines.discard(job)
         return True
+
+    def forget(self, sequence: Parameter) -> None:
+        """Let every instance know, before its next batch, that a sequence does not go on."""
+        for instance in self._instances:
+            instance.forgotten.append(sequence)
 
     def withdraw(self, job: Job) -> bool:
         """As `cancel`, but only if the model does not have it already."""
@@ -311,6 +317,10 @@ class Batcher:
             log.warning("the server has ended before the model was through with its last batch")
 
 
+def _ignore(sequence: Parameter) -> None:
+    """For runners that keep nothing of a sequence."""
+
+
 class _Instance:
     """A runner and the thread it runs on, unless the loop's own is taken."""
 
@@ -320,6 +330,7 @@ class _Instance:
         """Its thread sleeps and has not been woken."""
         self.busy = False
         """The model has a batch."""
+        self.forgotten: deque[Parameter] = deque()
         self._wake = threading.Semaphore(0)
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name=f"model-{index}", daemon=True)
@@ -346,6 +357,8 @@ class _Instance:
         began_ns, began_cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
         count, failure = len(batch.jobs), None
         try:
+            while self.forgotten:
+                getattr(self._runner, "forget", _ignore)(self.forgotten.popleft())
             batch.results = self._runner.run(batch.jobs)
             if len(batch.results) != count:
                 failure = RequestError(

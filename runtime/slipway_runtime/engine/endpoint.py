@@ -67,6 +67,9 @@ class Loaded(Protocol):
     def runners(self) -> Sequence[Runner]: ...
     @property
     def decoupled(self) -> bool: ...
+    @property
+    def broken(self) -> str:
+        """Why no request can be answered until the process ends; empty while it is well."""
 
 
 @dataclass(slots=True)
@@ -105,6 +108,7 @@ class Endpoint:
         if self.batcher is None:
             return None
         if options.sequences is not None:
+            options.sequences.forgotten = self.batcher.forget
             return Sequenced(self.batcher, options.sequences, options.policy.timeout_s)
         if options.cache is not None:
             return Cached(self.batcher, options.cache, self.stats, options.policy.timeout_s)
@@ -114,6 +118,10 @@ class Endpoint:
     def metadata(self) -> Metadata:
         """A model that does not say what it gives is known whole after its first answer."""
         return self._model.metadata
+
+    @property
+    def broken(self) -> str:
+        return self._model.broken
 
     @property
     def utilization(self) -> float:

@@ -50,20 +50,18 @@ class Ensemble:
 
     def __init__(self, steps: Sequence[Step], metadata: Metadata, submit: Submit, timeout_s: float) -> None:
         self._steps, self._inputs, self._outputs = list(steps), metadata.inputs, metadata.outputs
-        self._submit, self._timeout_s = submit, timeout_s
+        self._submit = submit
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop, self._expire)
+        self._deadlines = Deadlines(self._loop, timeout_s, self._expire)
         self._runs: dict[Job, _Run] = {}
 
     def submit(self, job: Job, timeout_s: float | None = None) -> None:
-        limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
         given = {
             spec.name: Tensor(spec.name, spec.datatype, data)
             for spec, data in zip(self._inputs, job.inputs, strict=True)
         }
         run = self._runs[job] = _Run(job, given, list(self._steps))
-        job.deadline_s = self._loop.time() + limit_s
-        self._deadlines.add_own(job)
+        self._deadlines.add(job, timeout_s)
         self._loop.call_soon(self._advance, run)
 
     def cancel(self, job: Job) -> bool:

@@ -32,7 +32,10 @@ class Call(Protocol):
 
 
 class Runner(Protocol):
-    """One instance of a loaded model. Called by one thread at a time, not always by the same."""
+    """One instance of a loaded model. Called by one thread at a time, not always by the same.
+
+    It may also have `forget(sequence_id)`: a sequence was given up without its last request, its state can go.
+    """
 
     @property
     def may_run_inline(self) -> bool:
