@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from slipway_runtime.errors import BadConfig, Failure
-from slipway_runtime.memory import keep_large_blocks
+from slipway_runtime.memory import keep_large_blocks, settle
 from slipway_runtime.observe import Tracer, logged
 from slipway_runtime.protocol.grpc_services import all_rpcs
 from slipway_runtime.protocol.http2_methods import http2_methods
@@ -156,6 +156,7 @@ class Server:
     async def load(self) -> None:
         started_s = time.monotonic()
         await self._service.start()
+        settle()
         log.info("ready", extra={"f": {"load_s": round(time.monotonic() - started_s, 3)}})
 
     async def drain(self) -> None:

@@ -64,6 +64,8 @@ class Batcher:
         self._queue = JobQueue(policy.levels, policy.weights)
         self._deadlines = Deadlines(self._loop, policy.timeout_s, self._expire)
         self._inline = InlineRule() if len(runners) == 1 and runners[0].may_run_inline else None
+        if self._inline is not None:
+            attach(runners[0])
         self._delay = DelayRule(policy.delay_s) if policy.delay_s else None
         self._max_queue, self._max_queue_bytes = policy.max_queue, policy.max_queue_bytes
         self._reserved = 0
@@ -317,6 +319,12 @@ class Batcher:
             log.warning("the server has ended before the model was through with its last batch")
 
 
+def attach(runner: Runner) -> None:
+    """On every thread that is going to call `run`, before it does."""
+    if (attaching := getattr(runner, "attach", None)) is not None:
+        attaching()
+
+
 def _ignore(sequence: Parameter) -> None:
     """For runners that keep nothing of a sequence."""
 
@@ -375,6 +383,7 @@ class _Instance:
         batch.ran.cpu_ns = time.thread_time_ns() - began_cpu_ns
 
     def _work(self) -> None:
+        attach(self._runner)
         while True:
             self._wake.acquire()
             if self._stopping:

@@ -34,7 +34,8 @@ class Call(Protocol):
 class Runner(Protocol):
     """One instance of a loaded model. Called by one thread at a time, not always by the same.
 
-    It may also have `forget(sequence_id)`: a sequence was given up without its last request, its state can go.
+    It may also have `attach()`, called on every thread that will call `run`, before it does; and
+    `forget(sequence_id)`, called before a `run`: a sequence was given up without its last request, its state can go.
     """
 
     @property
