@@ -281,7 +281,12 @@ class Batcher:
             self._inline.ran(ran.cpu_ns)
         if self._delay is not None:
             self._delay.ran(ran.rows, ran.infer_ns / 1e9)
-        self.stats.ran(batch.jobs, ran)
+        jobs = batch.jobs
+        if RequestError in map(type, batch.results):
+            jobs = [job for job, result in zip(jobs, batch.results, strict=True) if type(result) is not RequestError]
+            ran.failed_rows = ran.rows - sum(job.rows for job in jobs)
+        if jobs:
+            self.stats.ran(jobs, ran)
         for job, result in zip(batch.jobs, batch.results, strict=True):
             if job.state is not DONE:
                 self._deadlines.discard(job)
