@@ -30,6 +30,8 @@ _INDENT = 10
 _FEW_ROWS = 4
 _EVAL = "call .eval() on the module before it is saved: dropout and batch norm are still learning"
 
+_STATE = "look for what it keeps from one call to the next"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -218,12 +220,11 @@ def _ask(model: LoadedModel, result: Report) -> list[tuple[int, float]]:
     call = trial.request(model, 1)
     if call is None:
         return []
+    spent = []
     try:
-        spent = [(rows, _timed(model, rows)) for rows in dict.fromkeys([1, _largest(model)])]
+        spent.append((1, _timed(model, 1)))
         first = trial.answers(model, [call])
         result.problems += _of_answers(model, first)
-        if not model.decoupled and not model.config.sequence_batching:
-            result.problems += _of_repeats(model, call, first)
     except RequestError as error:
         result.problems.append(
             Problem(
@@ -232,6 +233,22 @@ def _ask(model: LoadedModel, result: Report) -> list[tuple[int, float]]:
             )
         )
         return []
+    if (rows := _largest(model)) > 1:
+        try:
+            spent.append((rows, _timed(model, rows)))
+        except RequestError as error:
+            result.problems.append(
+                Problem(
+                    f"it answers one row, but not {rows}, which is its max_batch_size: {error.message}",
+                    "set max_batch_size to what it was made for; `slipway-runtime bench` finds it",
+                )
+            )
+            return spent
+    if not model.decoupled and not model.config.sequence_batching:
+        try:
+            result.problems += _of_repeats(model, call, first)
+        except RequestError as error:
+            result.problems.append(Problem(f"it failed on a request that it answered before: {error.message}", _STATE))
     return spent
 
 

@@ -209,6 +209,9 @@ def _times(model: LoadedModel, size: int, seconds: float) -> list[float]:
     if call is None:
         raise trial.unknown_shapes(model.artifact)
     batch = [call] * size
+    if (whole := trial.request(model, size)) is not None:
+        # A batch that fails is run again request by request, so only a request of its own shows that it does.
+        trial.answers(model, [whole])
     for _ in range(_WARM_RUNS):
         trial.answers(model, batch)
     times: list[float] = []
@@ -273,6 +276,8 @@ def config_json(config: ModelConfig, signature: Metadata, name: str) -> dict[str
         if any(tensor["data_type"] == "TYPE_INVALID" for tensor in kept.get(group, ())):
             del kept[group]
     pruned: dict[str, Any] = _pruned(kept)
+    if config.parameters:
+        pruned["parameters"] = full["parameters"]  # an empty one may mean something to the model
     return {"name": name, "max_batch_size": config.max_batch} | pruned
 
 
@@ -287,7 +292,6 @@ _KEPT = (
     "sequence_batching",
     "instance_group",
     "default_model_filename",
-    "parameters",
     "model_warmup",
     "model_transaction_policy",
     "response_cache",
@@ -301,10 +305,12 @@ def _pruned(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     pairs = {key: _pruned(item) for key, item in value.items()}
-    return {key: item for key, item in pairs.items() if item not in _DEFAULTS or key == "dims"}
+    return {key: item for key, item in pairs.items() if item not in _DEFAULTS or key in _SAYING}
 
 
 _DEFAULTS: tuple[Any, ...] = (0, "", [], {}, None, "FORMAT_NONE", "KIND_AUTO", "REJECT")  # False is 0
+_SAYING = ("dims", "all", "oldest")
+"""Fields that say something by being there."""
 
 
 def _write(path: Path, advice: dict[str, Any], say: Say) -> None:
