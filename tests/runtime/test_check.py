@@ -181,7 +181,10 @@ def test_a_batch_larger_than_the_model_was_exported_for_is_found_out(samples: Pa
 
 
 def test_fields_that_do_nothing_are_named(tmp_path: Path) -> None:
-    more: dict[str, Any] = {"optimization": {"priority": "PRIORITY_MAX"}, "parameters": {"colour": {"string_value": "r"}}}
+    more: dict[str, Any] = {
+        "optimization": {"priority": "PRIORITY_MAX"},
+        "parameters": {"colour": {"string_value": "r"}},
+    }
     scripted(tmp_path, Double(), max_batch_size=4, input=[X], output=[Y], **more)
     ((what, _),) = checked(tmp_path)["problems"]
     assert "optimization, parameters.colour" in what

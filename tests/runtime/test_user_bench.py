@@ -185,7 +185,9 @@ def test_a_text_config_beside_the_model_is_pointed_at(samples: Path, tmp_path: P
         'max_batch_size: 4 input { name: "x" data_type: TYPE_FP32 dims: 4 } output { name: "y" data_type: TYPE_FP32 '
         "dims: 4 }"
     )
-    assert "remove it when you put a config.json there" in measured(capsys, str(tmp_path), "--max-batch", "1")["notes"][-1]
+    assert (
+        "remove it when you put a config.json there" in measured(capsys, str(tmp_path), "--max-batch", "1")["notes"][-1]
+    )
 
 
 class Compiled(torch.nn.Module):
