@@ -10,6 +10,7 @@ import torch
 
 from slipway_runtime import check as checking
 from slipway_runtime.__main__ import run
+from slipway_runtime.repository import ModelFiles
 from slipway_runtime.settings import read_command
 
 pytestmark = pytest.mark.timeout(300)  # importing torch takes a minute on a machine that does other things
@@ -28,7 +29,7 @@ def threads() -> Iterator[None]:
 
 def checked(folder: Path, *arguments: str) -> dict[str, Any]:
     command = read_command(["check", str(folder), "--threads", "1", *arguments], {})
-    (artifact,) = [artifact for _, artifact in checking.trial.ModelFiles(command.settings).one()[1]]
+    (artifact,) = [artifact for _, artifact in ModelFiles(command.settings).one()[1]]
     found = checking.report("m", artifact, command.settings)
     return found.data | {"problems": [(problem.what, problem.fix) for problem in found.problems]}
 

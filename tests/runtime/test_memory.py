@@ -1,5 +1,6 @@
 """Large blocks are kept while a model serves, and given back when one is unloaded: in a process of its own."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -62,6 +63,6 @@ def test_what_is_free_goes_back_to_the_kernel() -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     memory.keep_large_blocks()
     memory.give_back()

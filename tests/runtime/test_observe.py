@@ -63,7 +63,8 @@ def test_a_line_says_what_was_asked_and_answered(caplog: Log) -> None:
 
 def test_a_request_that_is_answered_later_has_its_line_then(caplog: Log) -> None:
     caplog.set_level(logging.INFO)
-    handler, answers = Later(), []
+    handler = Later()
+    answers: list[Response] = []
     assert logged(handler)(request(), answers.append) is not None
     assert lines(caplog) == []
     handler.answers[0](Response(200))

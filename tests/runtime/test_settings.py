@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from slipway_runtime.errors import BadConfig
-from slipway_runtime.settings import OPTIONS, Settings, read_settings
+from slipway_runtime.settings import OPTIONS, Settings, read_command, read_settings
 
 
 def test_every_setting_has_a_flag_and_a_variable() -> None:
@@ -42,3 +42,29 @@ def test_a_wrong_setting_is_named(argv: list[str], env: dict[str, str], sentence
 def test_another_command_is_refused() -> None:
     with pytest.raises(BadConfig, match="invalid choice"):
         read_settings(["fly"], {})
+
+
+def test_check_and_bench_take_the_settings_of_one_model() -> None:
+    env = {"SLIPWAY_DEVICE": "cpu", "SLIPWAY_MODEL_REPOSITORY": "/elsewhere", "SLIPWAY_TIMEOUT_S": "nonsense"}
+    checked = read_command(["check", "/m", "--threads", "2", "--json", "--input", "x:FP32:4"], env)
+    assert (checked.name, checked.json, checked.inputs) == ("check", True, ("x:FP32:4",))
+    settings = checked.settings
+    assert (settings.model, settings.repository, settings.threads, settings.device) == ("/m", "", 2, "cpu")
+    assert settings.log_level == "warning", "a person reads along"
+    measured = read_command(["bench", "/m", "--seconds", "2", "--max-batch", "8", "--compile", "false"], {})
+    assert (measured.seconds, measured.max_batch, measured.compile, measured.output) == (2.0, 8, False, "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        pytest.param(["check"], "the following arguments are required: MODEL", id="no model"),
+        pytest.param(["check", "/m", "--http-port", "1"], "unrecognized arguments: --http-port", id="not of one model"),
+        pytest.param(["check", "/m", "--seconds", "1"], "unrecognized arguments: --seconds", id="of bench only"),
+        pytest.param(["bench", "/m", "--seconds", "0"], "--seconds is '0', must be a number of seconds", id="no time"),
+        pytest.param(["bench", "/m", "--max-batch", "-1"], "--max-batch is '-1', must be a whole number", id="batch"),
+    ],
+)
+def test_a_wrong_word_for_check_or_bench_is_named(argv: list[str], sentence: str) -> None:
+    with pytest.raises(BadConfig, match=sentence):
+        read_command(argv, {})

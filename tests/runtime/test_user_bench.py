@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from slipway_runtime import user_bench
 from slipway_runtime.__main__ import run
 from slipway_runtime.models.config import (
     Control,
@@ -100,7 +100,7 @@ def test_a_printed_config_means_what_was_measured(config: ModelConfig) -> None:
     signature = Metadata("pytorch_torchscript", config.inputs, config.outputs, config.max_batch)
     again = config_of(json.loads(json.dumps(config_json(config, signature, "m"))), "printed")
     wanted = {"name": "m", "backend": config.backend or "pytorch"}
-    assert again == user_bench.replace(config, **wanted)
+    assert again == replace(config, **wanted)
 
 
 def test_what_is_not_known_is_not_printed() -> None:
