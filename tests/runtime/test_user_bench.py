@@ -99,8 +99,7 @@ CONFIGS = {
 def test_a_printed_config_means_what_was_measured(config: ModelConfig) -> None:
     signature = Metadata("pytorch_torchscript", config.inputs, config.outputs, config.max_batch)
     again = config_of(json.loads(json.dumps(config_json(config, signature, "m"))), "printed")
-    wanted = {"name": "m", "backend": config.backend or "pytorch"}
-    assert again == replace(config, **wanted)
+    assert again == replace(config, name="m", backend=config.backend or "pytorch")
 
 
 def test_what_is_not_known_is_not_printed() -> None:
