@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from slipway_runtime.errors import BadConfig
+from slipway_runtime.models.formats import FORMATS
 
 MIB = 1 << 20
 
@@ -69,7 +70,7 @@ class Settings:
     allowed_classes: tuple[str, ...]
     """Patterns of "module:Class" that weights may be loaded into."""
     threads: int
-    """CPU threads of one forward pass; 0 = the CPU limit of the container."""
+    """CPU threads of one forward pass; 0 = the CPU limit of the container less one, which the server itself needs."""
     access_log: bool
     tracing: bool
     """OpenTelemetry spans, sent where the OTEL_* variables say."""
@@ -160,9 +161,7 @@ OPTIONS: dict[str, Option] = {
         "may clients load and unload models",
     ),
     "name": Option("--name", "SLIPWAY_MODEL_NAME", "", _name, "a name without '/'", "name of the model in URLs"),
-    "format": Option(
-        "--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", "torchscript", "torch-export"), "kind of file"
-    ),
+    "format": Option("--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", *FORMATS), "kind of file"),
     "host": Option("--host", "SLIPWAY_HOST", "", str, "an address", "address to listen on (default: all)"),
     "http_port": Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *_whole(0, 65535), "REST; 0 = any free port"),
     "grpc_port": Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *_whole(0, 65535), "gRPC; 0 = any free port"),
@@ -230,7 +229,9 @@ OPTIONS: dict[str, Option] = {
         "module:Class patterns, with commas",
         "classes that weights may be loaded into",
     ),
-    "threads": Option("--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit"),
+    "threads": Option(
+        "--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit less one"
+    ),
     "access_log": Option(
         "--access-log", "SLIPWAY_ACCESS_LOG", False, _bool, "true or false", "a line for every request"
     ),

@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,6 +88,9 @@ def opened(artifact: Artifact, options: LoadOptions) -> Iterator[Trial]:
     Raises:
         BadModel, BadConfig: as `serve` would end with.
     """
+    if artifact.format == "ensemble":
+        steps = ", ".join(step.model for step in artifact.config.ensemble)
+        raise BadConfig(f"model '{artifact.default_name}' is an ensemble: look at its models one by one: {steps}")
     began_s = time.perf_counter()
     for module in _ENGINES.get(artifact.format, ("torch", "slipway_runtime.models.torch_load")):
         try:
@@ -136,9 +139,15 @@ def answers(model: LoadedModel, batch: Sequence[Call]) -> list[Rows]:
 
 
 def memory_bytes() -> int:
-    """What this process has in memory now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    """What this process and those it started, for instances of a model, have in memory now."""
+    pids = ["self"]
+    with suppress(OSError):  # not every kernel tells the children
+        pids += Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+    pages = 0
+    for pid in pids:
+        with suppress(OSError):  # it has ended meanwhile
+            pages += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 def _gpu_bytes() -> int:

@@ -14,7 +14,6 @@ from typing import Any
 import orjson
 
 from slipway_runtime import trial
-from slipway_runtime.cpus import cpu_limit
 from slipway_runtime.errors import BadConfig, BadModel, Failure, RequestError
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.config import ModelConfig
@@ -101,10 +100,12 @@ def measure(artifact: Artifact, command: Command, say: Say) -> Bench:
     result = Bench()
     options = load_options(command.settings)
     eager = replace(artifact, config=_without_compile(artifact.config))
-    counts = [options.threads] if command.settings.threads else thread_counts(cpu_limit())
+    counts = [options.threads] if command.settings.threads else thread_counts(options.threads)
     for threads in counts:
         if not _variant(result, eager, command, replace(options, threads=threads), say):
             break
+    if sum(group.count for group in artifact.config.instances) > 1:
+        result.notes.append("the figures are of one instance; the config asks for more of them")
     best = choice(result.cells)
     if best.batch == result.config.max_batch and not command.max_batch and best.batch > 1:
         result.notes.append(f"{best.batch} rows were the most that was tried; --max-batch {4 * best.batch} tries more")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from slipway_runtime.engine.batcher import Policy
 from slipway_runtime.engine.cache import Cache
-from slipway_runtime.engine.endpoint import Endpoint, Load, Options
+from slipway_runtime.engine.endpoint import Done, Endpoint, Load, Options
+from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.job import Call
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.gpus import Gpu
@@ -40,13 +41,22 @@ class Doubling:
 class Model:
     metadata = METADATA
     decoupled = False
+    broken = ""
 
     def __init__(self) -> None:
         self.runners = [Doubling()]
 
 
+class Host:
+    def __init__(self) -> None:
+        self.load_now = Load()
+
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> NoReturn:
+        raise AssertionError(f"{step} of no ensemble")
+
+
 def endpoint(name: str = "m", **options: Any) -> Endpoint:
-    return Endpoint(name, "1", Model(), Options(POLICY, **options), Load())
+    return Endpoint(name, "1", Model(), Options(POLICY, **options), Host())
 
 
 def asked(*values: float, **more: Any) -> InferRequest:

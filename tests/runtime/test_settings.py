@@ -27,7 +27,7 @@ def test_the_flag_wins_over_the_variable_and_that_over_the_default() -> None:
         pytest.param([], {"SLIPWAY_TIMEOUT_S": "nan"}, "SLIPWAY_TIMEOUT_S is 'nan', must be a number", id="nan"),
         pytest.param([], {"SLIPWAY_TIMEOUT_S": "0"}, "SLIPWAY_TIMEOUT_S is '0', must be a number of", id="no time"),
         pytest.param([], {"SLIPWAY_CONTAINER_CONCURRENCY": "-1"}, "must be a whole number from 0", id="negative"),
-        pytest.param(["--format", "onnx"], {}, "--format is 'onnx', must be one of auto", id="format"),
+        pytest.param(["--format", "keras"], {}, "--format is 'keras', must be one of auto", id="format"),
         pytest.param(["--device", "tpu"], {}, "--device is 'tpu', must be one of auto", id="device"),
         pytest.param(["--name", "a/b"], {}, "--name is 'a/b', must be a name without '/'", id="name"),
         pytest.param(["--nope", "1"], {}, "unrecognized arguments: --nope", id="unknown flag"),

@@ -12,6 +12,7 @@ from typing import NoReturn, Protocol
 
 from slipway_runtime.engine.batcher import Batcher, Policy
 from slipway_runtime.engine.cache import Cache
+from slipway_runtime.engine.ensemble import Ensemble, Step, Ticket
 from slipway_runtime.engine.job import Job, JobState, Runner, size_of
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.signature import Signature, check_outputs, chosen, datatype_of
@@ -49,6 +50,14 @@ class Ask(Job):
         self._endpoint.cancel(self)
 
 
+class Host(Protocol):
+    """Whose endpoint it is."""
+
+    load_now: Load
+
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> Ticket: ...
+
+
 class Loaded(Protocol):
     """What loading a model gives."""
 
@@ -58,6 +67,9 @@ class Loaded(Protocol):
     def runners(self) -> Sequence[Runner]: ...
     @property
     def decoupled(self) -> bool: ...
+    @property
+    def broken(self) -> str:
+        """Why no request can be answered until the process ends; empty while it is well."""
 
 
 @dataclass(slots=True)
@@ -68,18 +80,22 @@ class Options:
     default_level: int = 0
     cache: Cache | None = None
     sequences: Sequences | None = None
+    steps: Sequence[Step] = ()
+    """Of an ensemble, which has no runners."""
 
 
 class Endpoint:
     """Must be made inside a running event loop."""
 
-    def __init__(self, name: str, version: str, model: Loaded, options: Options, load: Load) -> None:
+    def __init__(self, name: str, version: str, model: Loaded, options: Options, host: Host) -> None:
         self.name, self.version, self._model = name, version, model
         self.stats = Stats()
-        self._policy, self._default_level, self._load = options.policy, options.default_level, load
+        self._policy, self._default_level, self._load = options.policy, options.default_level, host.load_now
         self.cache = options.cache
         self.streams = Streams(model.runners, options.policy.max_queue) if model.decoupled else None
-        self.batcher = None if model.decoupled else Batcher(model.runners, options.policy, self.stats)
+        is_batched = not model.decoupled and not options.steps
+        self.batcher = Batcher(model.runners, options.policy, self.stats) if is_batched else None
+        self._ensemble = Ensemble(options.steps, model.metadata, host.submit_step, options.policy.timeout_s)
         self._way = self._way_of(options)
         self._signature = Signature(model.metadata, name)
         self._outputs = [(spec.name, spec.datatype) for spec in model.metadata.outputs]
@@ -87,9 +103,12 @@ class Endpoint:
         self.in_flight = 0
 
     def _way_of(self, options: Options) -> Way | None:
+        if options.steps:
+            return self._ensemble
         if self.batcher is None:
             return None
         if options.sequences is not None:
+            options.sequences.forgotten = self.batcher.forget
             return Sequenced(self.batcher, options.sequences, options.policy.timeout_s)
         if options.cache is not None:
             return Cached(self.batcher, options.cache, self.stats, options.policy.timeout_s)
@@ -99,6 +118,10 @@ class Endpoint:
     def metadata(self) -> Metadata:
         """A model that does not say what it gives is known whole after its first answer."""
         return self._model.metadata
+
+    @property
+    def broken(self) -> str:
+        return self._model.broken
 
     @property
     def utilization(self) -> float:
@@ -209,7 +232,7 @@ class Endpoint:
             self.stats.failed(None, time.perf_counter_ns() - ask.began_ns)
 
     async def close(self) -> None:
-        for part in (self.batcher, self.streams):
+        for part in (self.batcher, self.streams, self._ensemble):
             if part is not None:
                 await part.close()
         if isinstance(self._way, Cached | Sequenced):

@@ -8,9 +8,9 @@ import asyncio
 import time
 from typing import Protocol
 
-from slipway_runtime.engine.batcher import Batcher, expired
+from slipway_runtime.engine.batcher import Batcher
 from slipway_runtime.engine.cache import Cache, Key
-from slipway_runtime.engine.deadlines import Deadlines
+from slipway_runtime.engine.deadlines import Deadlines, expired
 from slipway_runtime.engine.job import Job, JobState, finish
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.stats import Stats
@@ -52,8 +52,7 @@ class _Front:
 
     def __init__(self, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._timeout_s = timeout_s
-        self._deadlines = Deadlines(self._loop, self._expire)
+        self._deadlines = Deadlines(self._loop, timeout_s, self._expire)
         self._inner: dict[Job, _Inner] = {}
 
     def cancel(self, job: Job) -> bool:
@@ -71,14 +70,8 @@ class _Front:
 
     def _wait(self, job: Job, inner: _Inner, timeout_s: float | None) -> None:
         self._inner[job] = inner
-        now_s = self._loop.time()
         job.queued_ns = time.perf_counter_ns()
-        if timeout_s is None or timeout_s >= self._timeout_s:
-            job.deadline_s = now_s + self._timeout_s
-            self._deadlines.add(job)
-        else:
-            job.deadline_s = now_s + timeout_s
-            self._deadlines.add_own(job)
+        self._deadlines.add(job, timeout_s)
 
     def _answer_all(self, inner: _Inner) -> None:
         """What is told of its answer may cancel others that have the same, or ask anew."""
@@ -98,7 +91,7 @@ class _Front:
             return
         job.state = JobState.DONE
         self._leave(job)
-        job.error = expired(job, self._loop.time())
+        job.error = expired(job)
         finish(job)
 
     def _leave(self, job: Job) -> None:

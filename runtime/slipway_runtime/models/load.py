@@ -7,6 +7,7 @@ administrator allowed it: the options say so, not the model.
 import ctypes
 import gc
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from slipway_runtime.engine.job import Runner
 from slipway_runtime.errors import BadConfig, BadModel, RequestError
@@ -31,6 +32,8 @@ class LoadOptions:
     threads: int = 1
     allow_code: bool = False
     allowed_classes: tuple[str, ...] = ()
+    instance: int = 0
+    """The number of the first instance; for processes, which hold one each."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,16 @@ class LoadedModel:
     options: Options
     runners: list[Runner] = field(default_factory=list)
     decoupled: bool = False
+
+    @classmethod
+    def empty(cls, artifact: Artifact) -> "LoadedModel":
+        """To be filled in by whoever loads it."""
+        return cls(artifact, artifact.config, Metadata("", (), ()), Options())
+
+    @property
+    def broken(self) -> str:
+        """Why no request can be answered any more until the process ends, if that is so: the GPU's context is lost."""
+        return next((why for runner in self.runners if (why := getattr(runner, "broken", ""))), "")
 
     def warm_up(self) -> bool:
         """Every instance answers requests of its own for all shapes that matter. Whether there were any.
@@ -102,8 +115,12 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
     own = options_of(artifact.config)
     _check_served(artifact, own)
     devices = _devices(artifact.config, own, options)
+    if len(devices) > 1 and own.instances == "processes" and all(device == "cpu" for device in devices):
+        from slipway_runtime.models.processes import load_processes  # noqa: PLC0415 - for several instances only
+
+        return load_processes(artifact, len(devices), options)
     if artifact.format == "python":
-        model = _python(artifact, own, devices)
+        model = _python(artifact, own, devices, options.instance)
     elif artifact.format == "onnx":
         model = _onnx(artifact, own, devices, options.threads)
     elif artifact.format == "ensemble":
@@ -160,12 +177,19 @@ def _devices(config: ModelConfig, own: Options, options: LoadOptions) -> list[st
         else:
             devices += [default] * group.count
     devices = devices or [default]
+    if not _has_gpu():
+        devices = ["cpu" if device == "auto" else device for device in devices]
     if options.device == "cpu" and (wanted := [device for device in devices if device.startswith("cuda")]):
         raise BadConfig(f"the config asks for device {wanted[0]}, but the server was started with --device cpu")
     return devices
 
 
-def _python(artifact: Artifact, own: Options, devices: list[str]) -> LoadedModel:
+def _has_gpu() -> bool:
+    """What can be known without torch: NVIDIA's driver shows its devices to a container as files."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _python(artifact: Artifact, own: Options, devices: list[str], first: int) -> LoadedModel:
     from slipway_runtime.models import python_model as code  # noqa: PLC0415 - needed by such models only
 
     config = artifact.config
@@ -176,7 +200,7 @@ def _python(artifact: Artifact, own: Options, devices: list[str]) -> LoadedModel
     metadata = Metadata("python", config.inputs, config.outputs, config.max_batch, config.ignored)
     model = LoadedModel(artifact, replace(config, decoupled=decoupled), metadata, own, [], decoupled)
     names = _input_names(config, metadata.inputs)
-    for instance, device in enumerate(devices):
+    for instance, device in enumerate(devices, first):
         context = code.Context(
             name=config.name or artifact.default_name,
             version=artifact.version,

@@ -168,7 +168,12 @@ class TorchRunner:
 
         `lent` are inputs in the memory of the request, which is not ours to give away.
         """
-        values = [result] if type(result) is torch.Tensor else self._ordered(result)
+        if type(result) is torch.Tensor:
+            if len(self._types) == 1 and not lent:  # most models
+                return [self._array(0, result, rows)]
+            values = [result]
+        else:
+            values = self._ordered(result)
         if not self._outputs:
             self._learn(values)
         if len(values) != len(self._types):
