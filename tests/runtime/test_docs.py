@@ -27,7 +27,9 @@ def row(option: Option) -> str:
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
-    table = "\n".join(["| flag | variable | default | allowed | |", "|---|---|---|---|---|", *map(row, OPTIONS.values())])
+    table = "\n".join(
+        ["| flag | variable | default | allowed | |", "|---|---|---|---|---|", *map(row, OPTIONS.values())]
+    )
     assert table in PAGE.read_text(), f"docs/runtime.md must have this table:\n{table}"
 
 
