@@ -43,7 +43,7 @@ class ModelFiles:
         """Raises MissingModel, BadModel, BadConfig."""
         settings = self._settings
         if settings.model:
-            return [self._one()[0]]
+            return [self.one()[0]]
         names = self.names()
         if missing := [name for name in settings.load_models if name not in names]:
             raise MissingModel(f"repository '{settings.repository}' has no model {missing}, it has {names}")
@@ -62,7 +62,8 @@ class ModelFiles:
         chosen = self._chosen(name, config)
         return [self._load(name, artifact) for _, artifact in chosen]
 
-    def _one(self) -> tuple[str, list[tuple[int, Artifact]]]:
+    def one(self) -> tuple[str, list[tuple[int, Artifact]]]:
+        """The name of the model of --model, and its versions that are served, ascending."""
         settings = self._settings
         first = artifacts.find(settings.model, settings.format)
         folder = first.folder
@@ -74,7 +75,7 @@ class ModelFiles:
     def _chosen(self, name: str, config: str | None) -> list[tuple[int, Artifact]]:
         settings = self._settings
         if settings.model:
-            chosen = self._one()[1]
+            chosen = self.one()[1]
         else:
             chosen = artifacts.versions(Path(settings.repository) / name, wanted=settings.format)
         if config is None:
@@ -87,14 +88,7 @@ class ModelFiles:
         plan = plan_of(name, config, settings)
         if config.ensemble:
             return _ensemble(name, artifact, plan)
-        options = LoadOptions(
-            device=settings.device,
-            # One CPU is the server's own: with a thread of the model on each, they wait for one another.
-            threads=settings.threads or max(1, cpu_limit() - 1),
-            allow_code=settings.allow_code,
-            allowed_classes=settings.allowed_classes,
-        )
-        model = load(artifact, options)
+        model = load(artifact, load_options(settings))
         try:
             warm = model.warm_up()
         except Exception:
@@ -112,6 +106,16 @@ class ModelFiles:
             labels={output: list(labels) for output, labels in config.labels.items()},
             close=model.close,
         )
+
+
+def load_options(settings: Settings) -> LoadOptions:
+    return LoadOptions(
+        device=settings.device,
+        # One CPU is the server's own: with a thread of the model on each, they wait for one another.
+        threads=settings.threads or max(1, cpu_limit() - 1),
+        allow_code=settings.allow_code,
+        allowed_classes=settings.allowed_classes,
+    )
 
 
 @dataclass(frozen=True, slots=True)

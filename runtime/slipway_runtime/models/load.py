@@ -109,7 +109,7 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
     if artifact.format in _CODE and not options.allow_code:
         raise BadConfig(
             f"model file '{artifact.path}' {_CODE[artifact.format]}, which runs with the server's rights; "
-            "allow it with --allow-code if you trust who made it"
+            "allow it with --allow-code true if you trust who made it"
         )
     own = options_of(artifact.config)
     _check_served(artifact, own)
