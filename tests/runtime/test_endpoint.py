@@ -284,7 +284,7 @@ async def test_sequences_are_kept_in_order() -> None:
 async def test_sequences_and_several_instances_are_refused() -> None:
     options = Options(policy(), sequences=Sequences("m", idle_s=10, most=2))
     with pytest.raises(BadConfig, match="model 'm' has sequences and 2 instances; give it one instance"):
-        Endpoint("m", "1", Loaded(Doubles(), Doubles()), options, Load())
+        Endpoint("m", "1", Loaded(Doubles(), Doubles()), options, Host())
 
 
 # --- streams
