@@ -1,4 +1,4 @@
-"""`slipway-runtime serve`: the process around the server, its exit code and its last words."""
+"""`slipway-runtime serve|check|bench`: the process around them, its exit code and its last words."""
 
 import logging
 import os
@@ -9,16 +9,14 @@ import uvloop
 
 from slipway_runtime import logs
 from slipway_runtime.errors import Failure, cause, report
-from slipway_runtime.settings import read_settings
+from slipway_runtime.settings import Command, read_command
 
 
 def run(argv: list[str]) -> int:
     try:
-        settings = read_settings(argv)
-        logs.configure(settings.log_level, settings.log_format)
-        from slipway_runtime.server import serve  # noqa: PLC0415 - a wrong flag is answered without loading grpc
-
-        uvloop.run(serve(settings))
+        command = read_command(argv)
+        logs.configure(command.settings.log_level, command.settings.log_format)
+        _do(command)
     except Failure as failure:
         return report(failure)
     except KeyboardInterrupt:
@@ -27,6 +25,23 @@ def run(argv: list[str]) -> int:
         logging.getLogger("slipway").exception("the server failed")
         return report(Failure(f"the server failed: {cause(error)} ({type(error).__name__})"))
     return 0
+
+
+def _do(command: Command) -> None:
+    """What each needs is loaded for it alone; a wrong flag is answered without any of it."""
+    match command.name:
+        case "check":
+            from slipway_runtime.check import check  # noqa: PLC0415
+
+            check(command)
+        case "bench":
+            from slipway_runtime.user_bench import bench  # noqa: PLC0415
+
+            bench(command)
+        case _:
+            from slipway_runtime.server import serve  # noqa: PLC0415
+
+            uvloop.run(serve(command.settings))
 
 
 def main() -> NoReturn:

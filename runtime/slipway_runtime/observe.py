@@ -50,10 +50,9 @@ def logged(handler: Handler) -> Handler:
 class Tracer:
     """Spans by OpenTelemetry's SDK, configured by its own OTEL_* variables."""
 
-    def __init__(self) -> None:
-        """Raises ImportError without the packages of slipway[tracing]."""
+    def __init__(self, exporter: Any = None) -> None:
+        """`exporter`: where spans go, in place of OTLP. Raises ImportError without the packages of slipway[tracing]."""
         from opentelemetry import trace  # noqa: PLC0415 - optional, and slow to import
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
@@ -62,7 +61,7 @@ class Tracer:
         self._trace = trace
         # The variable OTEL_SERVICE_NAME goes before this name.
         self._provider = TracerProvider(resource=Resource.create({"service.name": "slipway-runtime"}))
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or _otlp()))
         self._tracer = self._provider.get_tracer("slipway_runtime")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -106,6 +105,12 @@ class Tracer:
     def close(self) -> None:
         """Send what is left; at most some seconds."""
         self._provider.shutdown()
+
+
+def _otlp() -> Any:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return OTLPSpanExporter()
 
 
 TRACE_HEADERS = ("traceparent", "tracestate")

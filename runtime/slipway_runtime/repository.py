@@ -13,6 +13,8 @@ from slipway_runtime.cpus import cpu_limit
 from slipway_runtime.engine.batcher import Policy
 from slipway_runtime.engine.cache import Cache
 from slipway_runtime.engine.endpoint import Options
+from slipway_runtime.engine.ensemble import Step
+from slipway_runtime.engine.job import Runner
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.errors import BadModel, MissingModel
 from slipway_runtime.models import artifacts
@@ -23,6 +25,7 @@ from slipway_runtime.models.config_writer import to_triton_json
 from slipway_runtime.models.load import LoadOptions, load
 from slipway_runtime.service import LoadedVersion
 from slipway_runtime.settings import Settings
+from slipway_runtime.tensors import Metadata
 
 log = logging.getLogger("slipway.repository")
 _ANY_NUMBER = 1 << 30
@@ -40,7 +43,7 @@ class ModelFiles:
         """Raises MissingModel, BadModel, BadConfig."""
         settings = self._settings
         if settings.model:
-            return [self._one()[0]]
+            return [self.one()[0]]
         names = self.names()
         if missing := [name for name in settings.load_models if name not in names]:
             raise MissingModel(f"repository '{settings.repository}' has no model {missing}, it has {names}")
@@ -59,7 +62,8 @@ class ModelFiles:
         chosen = self._chosen(name, config)
         return [self._load(name, artifact) for _, artifact in chosen]
 
-    def _one(self) -> tuple[str, list[tuple[int, Artifact]]]:
+    def one(self) -> tuple[str, list[tuple[int, Artifact]]]:
+        """The name of the model of --model, and its versions that are served, ascending."""
         settings = self._settings
         first = artifacts.find(settings.model, settings.format)
         folder = first.folder
@@ -71,7 +75,7 @@ class ModelFiles:
     def _chosen(self, name: str, config: str | None) -> list[tuple[int, Artifact]]:
         settings = self._settings
         if settings.model:
-            chosen = self._one()[1]
+            chosen = self.one()[1]
         else:
             chosen = artifacts.versions(Path(settings.repository) / name, wanted=settings.format)
         if config is None:
@@ -82,13 +86,9 @@ class ModelFiles:
     def _load(self, name: str, artifact: Artifact) -> LoadedVersion:
         settings, config = self._settings, artifact.config
         plan = plan_of(name, config, settings)
-        options = LoadOptions(
-            device=settings.device,
-            threads=settings.threads or cpu_limit(),
-            allow_code=settings.allow_code,
-            allowed_classes=settings.allowed_classes,
-        )
-        model = load(artifact, options)
+        if config.ensemble:
+            return _ensemble(name, artifact, plan)
+        model = load(artifact, load_options(settings))
         try:
             warm = model.warm_up()
         except Exception:
@@ -106,6 +106,16 @@ class ModelFiles:
             labels={output: list(labels) for output, labels in config.labels.items()},
             close=model.close,
         )
+
+
+def load_options(settings: Settings) -> LoadOptions:
+    return LoadOptions(
+        device=settings.device,
+        # One CPU is the server's own: with a thread of the model on each, they wait for one another.
+        threads=settings.threads or max(1, cpu_limit() - 1),
+        allow_code=settings.allow_code,
+        allowed_classes=settings.allowed_classes,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +170,49 @@ def plan_of(name: str, config: ModelConfig, settings: Settings) -> Plan:
         cache_bytes=settings.cache_bytes if config.response_cache and not config.decoupled else 0,
         sequences=sequences,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Composed:
+    """An ensemble: nothing is loaded for it."""
+
+    metadata: Metadata
+    runners: tuple[Runner, ...] = ()
+    decoupled: bool = False
+    broken: str = ""
+
+
+def _ensemble(name: str, artifact: Artifact, plan: Plan) -> LoadedVersion:
+    config = artifact.config
+    steps = steps_of(name, config)
+    metadata = Metadata("ensemble", config.inputs, config.outputs, config.max_batch, config.ignored)
+    return LoadedVersion(
+        version=str(artifact.version),
+        model=_Composed(metadata),
+        options=lambda: replace(plan.options(name, 1), steps=steps),
+        config=lambda: to_triton_json(config, metadata, name),
+        labels={output: list(labels) for output, labels in config.labels.items()},
+        close=lambda: None,
+        needs=[step.model for step in steps],
+    )
+
+
+def steps_of(name: str, config: ModelConfig) -> list[Step]:
+    """Of an ensemble. Raises BadModel when a tensor that is needed comes from nowhere."""
+    steps = [
+        Step(step.model, "" if step.version < 0 else str(step.version), step.input_map, step.output_map)
+        for step in config.ensemble
+    ]
+    there, todo = {spec.name for spec in config.inputs}, list(steps)
+    while ready := [step for step in todo if there.issuperset(step.inputs.values())]:
+        there.update(*(step.outputs.values() for step in ready))
+        todo = [step for step in todo if step not in ready]
+    if todo:
+        missing = sorted({tensor for step in todo for tensor in step.inputs.values()} - there)
+        raise BadModel(f"ensemble '{name}': nothing gives {missing}, which step '{todo[0].model}' needs; correct it")
+    if missing := sorted({spec.name for spec in config.outputs} - there):
+        raise BadModel(f"ensemble '{name}': no step gives its output {missing}; correct it")
+    return steps
 
 
 def _override(name: str, config: str) -> ModelConfig:

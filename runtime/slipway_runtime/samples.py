@@ -152,7 +152,7 @@ SAMPLES: dict[str, tuple[str, dict[str, Any], Callable[[Path], None]]] = {
     "export-mlp": ("the same weights as mlp, saved by torch.export, any batch to 64", _SCORES, _exported(mlp)),
     "add-sub": ("OUTPUT0 = INPUT0 + INPUT1, OUTPUT1 = INPUT0 - INPUT1", _ADD_SUB, _scripted(AddSub)),
     "safetensors-mlp": (
-        "the same weights as mlp without code; serve it with --allow-class 'slipway_runtime.samples:*'",
+        "the same weights as mlp without code; serve it with --allowed-classes 'slipway_runtime.samples:*'",
         _SCORES | _CLASS,
         _weights(mlp),
     ),

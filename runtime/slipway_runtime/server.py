@@ -13,10 +13,11 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from slipway_runtime.debug import debugged
 from slipway_runtime.errors import BadConfig, Failure
-from slipway_runtime.memory import keep_large_blocks
+from slipway_runtime.memory import keep_large_blocks, settle
 from slipway_runtime.observe import Tracer, logged
 from slipway_runtime.protocol.grpc_services import all_rpcs
 from slipway_runtime.protocol.http2_methods import http2_methods
@@ -110,9 +111,20 @@ class Server:
             full_status=settings.full_status,
         )
         handler: Handler = Routes(self._service, self._memory, options)
+        if settings.debug:
+            handler = debugged(handler, self._counts)
         if self._tracer is not None:
             handler = self._tracer.traced(handler)
         return logged(handler) if settings.access_log else handler
+
+    def _counts(self) -> dict[str, Any]:
+        """What this server has to do, for /debug/stats."""
+        return {
+            "state": self._service.state,
+            "in_flight": self._service.in_flight,
+            "connections": len(self._http.connections),
+            **self._service.load_report(),
+        }
 
     def _grpc_servers(self) -> "tuple[GrpcServer | None, GrpcioServer | None]":
         settings = self._settings
@@ -156,6 +168,7 @@ class Server:
     async def load(self) -> None:
         started_s = time.monotonic()
         await self._service.start()
+        settle()
         log.info("ready", extra={"f": {"load_s": round(time.monotonic() - started_s, 3)}})
 
     async def drain(self) -> None:

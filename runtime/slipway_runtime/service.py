@@ -9,13 +9,14 @@ version  LOADING ──▶ READY ──▶ UNLOADING ──▶ UNAVAILABLE      
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from slipway_runtime.engine.endpoint import Ask, Done, Endpoint, Load, Loaded, Options
+from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.statistics import statistics
 from slipway_runtime.errors import Failure, Kind, RequestError, invalid
 from slipway_runtime.gpus import gpus
@@ -46,6 +47,8 @@ class LoadedVersion:
     config: Callable[[], dict[str, Any]]
     labels: Mapping[str, list[str]]
     close: Callable[[], None]
+    needs: Sequence[str] = ()
+    """Models that an ensemble is made of: they are loaded with it."""
 
 
 class Source(Protocol):
@@ -121,7 +124,7 @@ class Service:
         self._source, self._explicit = source, options.explicit
         self.trace_settings = TraceSettings(enabled=options.tracing)
         self.log_settings = LogSettings(logging.getLogger(), options.log_format)
-        self.state = State.LOADING
+        self._state = State.LOADING
         self.load_now = Load()
         self.exposition = Exposition()
         self._models: dict[str, _Model] = {}
@@ -129,6 +132,12 @@ class Service:
         self._wanted: list[str] = []
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._changing: dict[str, asyncio.Lock] = {}
+
+    @property
+    def state(self) -> State:
+        if any(entry.endpoint.broken for entry in self._ready.values()):
+            return State.FAILED  # a GPU that is lost comes back with a new process only
+        return self._state
 
     # --- the server's side
 
@@ -146,9 +155,9 @@ class Service:
         except Failure as failure:
             failures.append(failure)
         if failures and len(failures) >= len(self._wanted):
-            self.state = State.FAILED
+            self._state = State.FAILED
             raise failures[0]
-        self.state = State.READY
+        self._state = State.READY
         self.exposition.ready = self.is_ready()
 
     async def _try_to_load(self, name: str) -> list[Failure]:
@@ -160,7 +169,7 @@ class Service:
         return []
 
     def set_draining(self) -> None:
-        self.state = State.DRAINING
+        self._state = State.DRAINING
         self.exposition.ready = False
 
     @property
@@ -205,6 +214,10 @@ class Service:
     def stream(self, entry: Any, request: InferRequest) -> AsyncIterator[InferResponse]:
         answers: AsyncIterator[InferResponse] = entry.endpoint.stream(request)
         return answers
+
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> Ask:
+        """For an ensemble."""
+        return self.entry(step.model, step.version).endpoint.submit(request, done)
 
     def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
         if name:
@@ -312,9 +325,11 @@ class Service:
             self._publish(name, model)
             self.exposition.load_seconds[name] = time.monotonic() - began_s
             await self._retire(name, before, "READY")
+        for needed in {needed for item in loaded for needed in item.needs} - self._models.keys():
+            await self._load(needed, None)
 
     def _version(self, name: str, item: LoadedVersion) -> Version:
-        endpoint = Endpoint(name, item.version, item.model, item.options(), self.load_now)
+        endpoint = Endpoint(name, item.version, item.model, item.options(), self)
         return Version(endpoint, item.config, item.labels, item.close)
 
     def _publish(self, name: str, model: _Model) -> None:

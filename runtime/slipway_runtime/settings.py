@@ -6,11 +6,12 @@ Refuses what is out of range with a sentence that names the flag, the value and 
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from slipway_runtime.errors import BadConfig
+from slipway_runtime.models.formats import FORMATS
 
 MIB = 1 << 20
 
@@ -69,7 +70,7 @@ class Settings:
     allowed_classes: tuple[str, ...]
     """Patterns of "module:Class" that weights may be loaded into."""
     threads: int
-    """CPU threads of one forward pass; 0 = the CPU limit of the container."""
+    """CPU threads of one forward pass; 0 = the CPU limit of the container less one, which the server itself needs."""
     access_log: bool
     tracing: bool
     """OpenTelemetry spans, sent where the OTEL_* variables say."""
@@ -160,9 +161,7 @@ OPTIONS: dict[str, Option] = {
         "may clients load and unload models",
     ),
     "name": Option("--name", "SLIPWAY_MODEL_NAME", "", _name, "a name without '/'", "name of the model in URLs"),
-    "format": Option(
-        "--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", "torchscript", "torch-export"), "kind of file"
-    ),
+    "format": Option("--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", *FORMATS), "kind of file"),
     "host": Option("--host", "SLIPWAY_HOST", "", str, "an address", "address to listen on (default: all)"),
     "http_port": Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *_whole(0, 65535), "REST; 0 = any free port"),
     "grpc_port": Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *_whole(0, 65535), "gRPC; 0 = any free port"),
@@ -230,7 +229,9 @@ OPTIONS: dict[str, Option] = {
         "module:Class patterns, with commas",
         "classes that weights may be loaded into",
     ),
-    "threads": Option("--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit"),
+    "threads": Option(
+        "--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit less one"
+    ),
     "access_log": Option(
         "--access-log", "SLIPWAY_ACCESS_LOG", False, _bool, "true or false", "a line for every request"
     ),
@@ -252,19 +253,98 @@ class Parser(argparse.ArgumentParser):
         raise BadConfig(f"{message}; '{self.prog} --help' lists what there is")
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is to be done: "serve", "check" or "bench"; the last two have a few words more."""
+
+    name: str
+    settings: Settings
+    json: bool = False
+    inputs: tuple[str, ...] = ()
+    seconds: float = 0.5
+    max_batch: int = 0
+    compile: bool = True
+    output: str = ""
+
+
+# Of the settings, those that say how one model is loaded.
+OF_ONE_MODEL = ("name", "format", "device", "allow_code", "allowed_classes", "threads", "log_level", "log_format")
+_ASIDE: dict[str, Any] = {"log_level": "warning", "log_format": "text"}
+"""Defaults of `check` and `bench`, which talk to a person."""
+_SECONDS = Option("--seconds", "", 0.5, *_seconds(0.01, 600), "for each line of the table")
+_MAX_BATCH = Option("--max-batch", "", 0, *_whole(0, 65536), "largest batch to try; 0 = the config's, at least 64")
+_COMPILE = Option("--compile", "", True, _bool, "true or false", "try torch.compile where the model allows it")
+_OUTPUT = Option("--output", "", "", str, "a path", "write the recommended config.json there")
+
+
 def read_settings(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the arguments after the program's name, `serve` first.
+    """Settings from the arguments after the program's name, `serve` first. Raises BadConfig."""
+    return read_command(argv, env).settings
+
+
+def read_command(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Command:
+    """What the arguments after the program's name ask for.
 
     Raises:
         BadConfig: for anything unknown or out of range.
     """
-    parser = Parser(prog="slipway-runtime", description="Serve a PyTorch model by the Open Inference Protocol.")
-    serve = parser.add_subparsers(required=True, metavar="serve").add_parser("serve", help="serve one model")
+    given = vars(_parser().parse_args(list(argv)))
+    name: str = given["command"]
+    if name == "serve":
+        return Command(name, _checked(_settings(given, env, OPTIONS)))
+    settings = _settings(given, env, OF_ONE_MODEL, {**_ASIDE, "model": given["MODEL"]})
+    inputs = tuple(given["input"] or ())
+    if name == "check":
+        return Command(name, settings, given["json"], inputs)
+    return Command(
+        name,
+        settings,
+        given["json"],
+        inputs,
+        seconds=_value(_SECONDS, given["seconds"], {}),
+        max_batch=_value(_MAX_BATCH, given["max_batch"], {}),
+        compile=_value(_COMPILE, given["compile"], {}),
+        output=_value(_OUTPUT, given["output"], {}),
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="slipway-runtime", description="Serve PyTorch models by the Open Inference Protocol.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    serve = commands.add_parser("serve", help="serve a model, or a folder of models")
     for key, option in OPTIONS.items():
-        text = f"{option.help} [{option.env}, default: {option.default!r}]"
-        serve.add_argument(option.flag, dest=key, metavar=key.upper(), help=text)
-    given = vars(parser.parse_args(list(argv)))
-    settings = Settings(**{key: _value(option, given[key], env) for key, option in OPTIONS.items()})
+        _add(serve, key, option, f"{option.env}, default: {option.default!r}")
+    check = commands.add_parser("check", help="load a model as serve would, ask it, say what is wrong")
+    bench = commands.add_parser("bench", help="measure which batch sizes and threads pay, print a config.json")
+    for command in (check, bench):
+        command.add_argument("MODEL", help="file, folder, or sample://NAME")
+        for key in OF_ONE_MODEL:
+            option = OPTIONS[key]
+            _add(command, key, option, f"{option.env}, default: {_ASIDE.get(key, option.default)!r}")
+        about = "an input that the model does not tell, as NAME:DATATYPE:4 or NAME:DATATYPE:3x224x224, without batch"
+        command.add_argument("--input", action="append", metavar="INPUT", help=about)
+        command.add_argument("--json", action="store_true", help="print JSON, for machines")
+    for option in (_SECONDS, _MAX_BATCH, _COMPILE, _OUTPUT):
+        _add(bench, option.flag.strip("-").replace("-", "_"), option, f"default: {option.default!r}")
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, key: str, option: Option, more: str) -> None:
+    parser.add_argument(option.flag, dest=key, metavar=key.upper(), help=f"{option.help} [{more}]")
+
+
+def _settings(
+    given: Mapping[str, Any], env: Mapping[str, str], keys: Iterable[str], fixed: Mapping[str, Any] | None = None
+) -> Settings:
+    """Those of `keys` as they were given, the others as in `fixed` or by default."""
+    values = {key: option.default for key, option in OPTIONS.items()} | dict(fixed or {})
+    for key in keys:
+        option = OPTIONS[key]
+        values[key] = _value(replace(option, default=values[key]), given[key], env)
+    return Settings(**values)
+
+
+def _checked(settings: Settings) -> Settings:
     if not settings.model and not settings.repository:
         raise BadConfig("no model is named; give --model PATH (or SLIPWAY_MODEL_PATH), or --repository PATH")
     if settings.model and settings.repository:

@@ -1,12 +1,22 @@
 """Sample models, and real server processes that the tests of a session share (importing torch takes seconds)."""
 
+import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.process import ServerProcess, start
+
+Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
+    """A module may name the event loops its tests run on as `LOOPS`, each in turn."""
+    module = item.getparent(pytest.Module)
+    loops: Loops = getattr(module and module.obj, "LOOPS", {"asyncio": asyncio.new_event_loop})
+    return loops
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,7 @@ class FakeApi:
         self.tickets: list[FakeTicket] = []
         self.holding = asyncio.Event()
         self.closed_streams = 0
+        self.produced = 0
         self._entries = {(entry.name, entry.version): entry for entry in entries()}
         self._unloaded: set[str] = set()
         self.loaded: list[tuple[str, dict[str, Any]]] = []
@@ -172,6 +173,7 @@ class FakeApi:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
+        _check(entry, request)
         ticket = FakeTicket()
         self.seen.append(request)
         self.tickets.append(ticket)
@@ -193,10 +195,12 @@ class FakeApi:
             done(error)
 
     async def stream(self, entry: Any, request: InferRequest) -> AsyncIterator[InferResponse]:
+        _check(entry, request)
         self.seen.append(request)
         try:
             for outputs in entry.function(request):
                 await asyncio.sleep(0)
+                self.produced += 1
                 yield _response(entry, request, outputs)
         finally:
             self.closed_streams += 1
@@ -242,6 +246,17 @@ class FakeApi:
 
     def load_report(self) -> dict[str, float]:
         return {"application_utilization": 0.5, "named_metrics.queue": 3}
+
+
+def _check(entry: FakeEntry, request: InferRequest) -> None:
+    """What the engine looks at, as far as the functions above rely on it."""
+    given = {tensor.name: tensor for tensor in request.inputs}
+    for spec in entry.metadata.inputs:
+        tensor = given.get(spec.name)
+        if tensor is None or tensor.datatype != spec.datatype or not spec.accepts(tensor.data.shape):
+            raise invalid(f"input '{spec.name}' of model '{entry.name}' must be {spec.datatype} {spec.shape}")
+    if len(given) != len(request.inputs) or len(given) != len(entry.metadata.inputs):
+        raise invalid(f"model '{entry.name}' takes {len(entry.metadata.inputs)} inputs, got {len(request.inputs)}")
 
 
 def _response(entry: FakeEntry, request: InferRequest, outputs: list[Tensor]) -> InferResponse:

@@ -36,6 +36,7 @@ class Sum:
 
     may_run_inline = False
     decoupled = False
+    broken = ""
     metadata = METADATA
 
     def __init__(self, offset: float = 0) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,8 @@ def gzip_bombs(server: ServerProcess) -> None:
 
 def huge_shapes(server: ServerProcess) -> None:
     for shape in ([2**31], [2**31, 4], [2**16, 2**16], [1, 4, 2**62], [2**63], [-1, 4], [2**31 - 1, 4]):
-        for tensor in ({"data": [1]}, {"parameters": {"binary_data_size": 16}}, {"data": []}):
+        forms: list[dict[str, Any]] = [{"data": [1]}, {"parameters": {"binary_data_size": 16}}, {"data": []}]
+        for tensor in forms:
             body = json.dumps({"inputs": [{"name": "x", "shape": shape, "datatype": "FP32", **tensor}]}).encode()
             header = [f"inference-header-content-length: {len(body)}"] if "parameters" in tensor else []
             answer = posted(server, body + bytes(16) if header else body, *header)

@@ -498,7 +498,8 @@ def test_nothing_stays_reserved(site: Site, connect: Callable[[Site], Client]) -
         client.answer()
     connect(site).send(b"GET /wait HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello" + POST)
     until(lambda: site.server._held_bytes == 10)
-    site.loop.call_soon_threadsafe(lambda: [c._transport.abort() for c in list(site.server.connections)])
+    for connection in list(site.server.connections):
+        site.loop.call_soon_threadsafe(connection._transport.abort)
     until(lambda: site.server._held_bytes == 0)
 
 

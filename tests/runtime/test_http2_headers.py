@@ -109,6 +109,6 @@ def test_memory_of_a_decoder_is_bounded_however_many_blocks_it_reads() -> None:
         ours.decode(literal(b"x", b"%d" % number))
         ours.decode(literal(b"x", b"%d" % number + b"y" * 1000))
         ours.decode(b"\x40\x01a\x05%05d" % number)
-    assert len(ours._known) <= 64
+    assert len(ours.known) <= 64
     assert len(ours._dynamic) <= TABLE_BYTES // 32
-    assert sum(map(len, ours._known)) <= 64 * 1024
+    assert sum(map(len, ours.known)) <= 64 * 1024

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(300)  # importing torch takes a minute on a mac
 
 TRUSTED = LoadOptions(device="cpu", allow_code=True, allowed_classes=("slipway_runtime.samples:*", "tests.*"))
 XY = config_of({"x": ("FP32", [4])}, {"y": ("FP32", [-1])})
+THREADS = {"parameters": {"instances": {"string_value": "threads"}}}
 FULL = bool(os.environ.get("SLIPWAY_FULL"))
 
 
@@ -253,7 +254,7 @@ def test_every_instance_of_code_is_an_object_of_its_own(tmp_path: Path) -> None:
     source = (
         "class Model:\n def load(self, c): self.n = c.instance\n def infer(self, b): return {'y': b['x'] * 0 + self.n}"
     )
-    model = code(tmp_path, source, {**XY, "instance_group": [{"count": 3}]})
+    model = code(tmp_path, source, {**XY, "instance_group": [{"count": 3}], **THREADS})
     results: list[Any] = [runner.run(given(1))[0] for runner in model.runners]
     assert [rows[0][0, 0] for rows in results] == [0, 1, 2]
 
@@ -274,7 +275,9 @@ ADD_SUB = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub",
 def test_onnx_tells_its_signature_and_answers_in_batches(tmp_path: Path) -> None:
     both = {"a": (F, ["n", 2]), "b": (F, ["n", 2])}
     onnx_file(tmp_path / "model.onnx", ADD_SUB, both, {"sum": (F, ["n", 2]), "rest": (F, ["n", 2])})
-    (tmp_path / "config.json").write_text(json.dumps({"max_batch_size": 8, "instance_group": [{"count": 2}]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"max_batch_size": 8, "instance_group": [{"count": 2}], **THREADS})
+    )
     model = load(find(str(tmp_path)), LoadOptions(device="cpu"))
     assert [(spec.name, spec.datatype, spec.shape) for spec in model.metadata.outputs] == [
         ("sum", "FP32", (-1, 2)),
@@ -504,6 +507,7 @@ def cycles(folder: Path, count: int) -> tuple[int, int, bool]:
     return int(before), int(after), has_torch == "True"
 
 
+@pytest.mark.timeout(3600 if FULL else 300)
 @pytest.mark.parametrize("kind", ["torchscript", "torch-export"])
 def test_unloading_gives_memory_back(tmp_path: Path, kind: str) -> None:
     """20 MB of weights each time; kept, they would be a gigabyte in the end."""
@@ -528,3 +532,15 @@ def test_python_and_onnx_models_do_without_torch(tmp_path: Path, samples: Path) 
     onnx_file(tmp_path / "model.onnx", ADD_SUB, {"a": (F, [2]), "b": (F, [2])}, {"sum": (F, [2]), "rest": (F, [2])})
     assert not cycles(tmp_path, 1)[2]
     assert cycles(samples / "hello", 1)[2]
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "runtime.md").read_text()
+    source = text.partition("## Your own code")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "words.txt").write_text("yes no")
+    model = code(tmp_path, source, config_of({"word": ("STRING", [1])}, {"known": ("BOOL", [1])}))
+    asked = [OwnCall([np.array([[word]], object)], 1, {"tenant": "a"}) for word in (b"yes", b"maybe")]
+    assert [rows[0].tolist() for rows in answers(model, asked)] == [[[True]], [[False]]]
+    (refused,) = model.runners[0].run([OwnCall(asked[0].inputs, 1)])
+    assert isinstance(refused, RequestError)
+    assert refused.message == "tenant is missing"

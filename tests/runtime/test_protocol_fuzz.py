@@ -17,8 +17,14 @@ from tritonclient.grpc import service_pb2 as pb
 from slipway_runtime.errors import RequestError
 from slipway_runtime.protocol import generate, protos, rest, v1
 from slipway_runtime.protocol.rest_answers import render
+from slipway_runtime.protocol.rest_tasks import _Events
+from slipway_runtime.protocol.routes import RestOptions, Routes
+from slipway_runtime.protocol.shared_memory import SharedMemory
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, TensorSpec
+from slipway_runtime.wire.http1_messages import Request
+from tests.runtime.fake_api import FakeApi
 from tests.runtime.fuzz import FULL
+from tests.runtime.http_stand_in import answer_of
 
 COUNT = 1_000_000 if FULL else 4_000
 METADATA = Metadata("p", (TensorSpec("x", "FP32", (-1, 2)), TensorSpec("t", "BYTES", (-1,))), (), max_batch=4)
@@ -154,3 +160,49 @@ def test_bent_v1_and_generate_bodies_are_requests_or_refusals() -> None:
         return generate.parse(bent(random.choice(known_generate), random), METADATA)
 
     run(3, once)
+
+
+WORDS = ["v2", "v1", "models", "simple", "count", "versions", "1", "9", "infer", "generate", "generate_stream", "ready"]
+WORDS += ["config", "stats", "health", "live", "repository", "index", "load", "unload", "trace", "setting", "logging"]
+WORDS += ["systemsharedmemory", "cudasharedmemory", "region", "r", "status", "register", "unregister", "simple:predict"]
+WORDS += ["%2e%2e", "%00", "%", "", "..", "\u00ff", "a" * 300, "metrics", "say", "classes"]
+PATHS = ["/v2/models/simple/infer", "/v2/models/say/generate", "/v1/models/simple:predict", "/v2/repository/index"]
+PATHS += [
+    "/v2/systemsharedmemory/region/r/register",
+    "/v2/models/say/generate_stream",
+    "/v2/trace/setting",
+    "/v2/logging",
+]
+PATHS += ["/v2/repository/models/simple/load", "/v2/repository/models/simple/unload"]
+NAMES = [b"content-encoding", b"accept-encoding", b"inference-header-content-length", b"x-slipway-timeout-ms"]
+NAMES += [b"x-slipway-tenant", b"x-request-id", b"endpoint-load-metrics-format"]
+VALUES = [b"gzip", b"deflate", b"0", b"17", b"-1", b"text", b"json", b"\xff", b"", b"*;q=x", b"9" * 40, b"gzip, br;q=0"]
+
+
+@pytest.mark.timeout(1200)
+async def test_any_request_has_an_answer_and_none_is_a_failure_of_ours() -> None:
+    random = Random(4)  # noqa: S311 - chance that comes again, not secrets
+    routes = Routes(FakeApi(), SharedMemory(), RestOptions(1 << 20))
+    seen = set()
+    known = [head + tail for head, tail in bodies()] + [
+        b'{"text_input":"a"}',
+        b'{"instances":[1]}',
+        b'{"parameters":{}}',
+        b"",
+    ]
+    for _ in range(COUNT // 4):
+        path = "/" + "/".join(random.choices(WORDS, k=random.randrange(1, 8)))
+        if random.random() < 0.6:
+            path = random.choice(PATHS)
+        method = random.choice(("GET", "POST", "POST", "HEAD", "DELETE"))
+        headers = {random.choice(NAMES): random.choice(VALUES) for _ in range(random.randrange(3))}
+        body = random.choice(known)
+        response = await answer_of(routes, Request(method, path, headers, bent(body, random), keep_alive=True))
+        seen.add(response.status)
+        assert response.status < 500 or response.status in (501, 503)
+        text = b"".join(response.body)
+        if response.status != 200 and "content-encoding" not in dict(response.headers):
+            assert json.loads(text)["error"]
+        if isinstance(response.stream, _Events):
+            await response.stream.aclose()
+    assert {200, 400, 404, 405} <= seen

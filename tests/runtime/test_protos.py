@@ -21,7 +21,8 @@ from slipway_runtime.tensors import (
     bytes_of,
     texts_array,
 )
-from tests.runtime.test_rest import OneRegion, tensors, texts
+from tests.runtime.test_rest import tensors, texts
+from tests.runtime.test_rest_forms import OneRegion
 
 Input = pb.ModelInferRequest.InferInputTensor
 Output = pb.ModelInferRequest.InferRequestedOutputTensor

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -192,6 +193,49 @@ async def test_large_answers_are_compressed_for_who_wants_it(site: Site) -> None
     assert not (await site.ask("POST", path, body, accept_encoding="gzip;q=0, br")).headers
     assert not (await site.ask("POST", "/v2/models/simple/infer", BODY, accept_encoding="gzip")).headers
     assert not (await Site(compress_above_bytes=None).ask("POST", path, body, accept_encoding="gzip")).headers
+
+
+@pytest.mark.parametrize("count", [100, 100_000])
+async def test_small_and_large_bodies_pass_compressed_both_ways(count: int) -> None:
+    """The large one is worked on by a thread."""
+    site = Site(max_body_bytes=10_000_000)
+    data = np.random.default_rng(1).random(count, np.float32)
+    raw = gzip.compress(data.tobytes())
+    path = "/v2/models/identity_fp32/infer"
+    headers = {"content_encoding": "gzip", "accept_encoding": "deflate", "inference_header_content_length": "0"}
+    response = await site.ask("POST", path, raw, **headers)
+    body = b"".join(response.body)
+    if ("content-encoding", "deflate") in response.headers:
+        body = zlib.decompress(body)
+    else:
+        assert count == 100
+    assert body[int(dict(response.headers)["inference-header-content-length"]) :] == data.tobytes()
+
+
+async def test_a_large_body_that_cannot_be_read_is_refused_too() -> None:
+    site = Site(max_body_bytes=100_000_000)
+    noise = np.random.default_rng(1).bytes(20_000)
+    response = await site.ask("POST", "/v2/models/simple/infer", noise, content_encoding="gzip")
+    assert (response.status, "not valid gzip" in json_of(response)["error"]) == (400, True)
+    bomb = gzip.compress(bytes(90_000_000))
+    response = await site.ask("POST", "/v2/models/simple/infer", bomb, content_encoding="gzip")
+    assert (response.status, "256 times what was sent" in json_of(response)["error"]) == (413, True)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_cancelling_while_a_body_is_inflated_leaves_nothing_behind(turns: int) -> None:
+    site = Site(max_body_bytes=10_000_000)
+    raw = gzip.compress(np.random.default_rng(1).bytes(400_000))
+    headers = {b"content-encoding": b"gzip", b"inference-header-content-length": b"0"}
+    answers: list[Response] = []
+    request = Request("POST", "/v2/models/identity_fp32/infer", headers, raw, keep_alive=True)
+    cancel = site.routes(request, answers.append)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert cancel is not None
+    cancel()
+    await asyncio.gather(*site.routes._running, return_exceptions=True)
+    assert (answers, site.api.seen) == ([], [])
 
 
 @pytest.mark.parametrize(

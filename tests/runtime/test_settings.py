@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from slipway_runtime.errors import BadConfig
-from slipway_runtime.settings import OPTIONS, Settings, read_settings
+from slipway_runtime.settings import OPTIONS, Settings, read_command, read_settings
 
 
 def test_every_setting_has_a_flag_and_a_variable() -> None:
@@ -48,7 +48,7 @@ def test_the_flag_wins_over_the_variable_and_that_over_the_default() -> None:
         pytest.param([], {"SLIPWAY_TIMEOUT_S": "nan"}, "SLIPWAY_TIMEOUT_S is 'nan', must be a number", id="nan"),
         pytest.param([], {"SLIPWAY_TIMEOUT_S": "0"}, "SLIPWAY_TIMEOUT_S is '0', must be a number of", id="no time"),
         pytest.param([], {"SLIPWAY_CONTAINER_CONCURRENCY": "-1"}, "must be a whole number from 0", id="negative"),
-        pytest.param(["--format", "onnx"], {}, "--format is 'onnx', must be one of auto", id="format"),
+        pytest.param(["--format", "keras"], {}, "--format is 'keras', must be one of auto", id="format"),
         pytest.param(["--device", "tpu"], {}, "--device is 'tpu', must be one of auto", id="device"),
         pytest.param(["--name", "a/b"], {}, "--name is 'a/b', must be a name without '/'", id="name"),
         pytest.param(["--nope", "1"], {}, "unrecognized arguments: --nope", id="unknown flag"),
@@ -95,3 +95,29 @@ def test_what_is_not_given_is_off_or_safe() -> None:
     assert (settings.model_control, settings.allow_code, settings.allowed_classes) == ("none", False, ())
     assert (settings.debug, settings.tracing, settings.access_log) == (False, False, False)
     assert (settings.grpc_backend, settings.full_status, settings.max_delay_s) == ("own", 503, 0)
+
+
+def test_check_and_bench_take_the_settings_of_one_model() -> None:
+    env = {"SLIPWAY_DEVICE": "cpu", "SLIPWAY_MODEL_REPOSITORY": "/elsewhere", "SLIPWAY_TIMEOUT_S": "nonsense"}
+    checked = read_command(["check", "/m", "--threads", "2", "--json", "--input", "x:FP32:4"], env)
+    assert (checked.name, checked.json, checked.inputs) == ("check", True, ("x:FP32:4",))
+    settings = checked.settings
+    assert (settings.model, settings.repository, settings.threads, settings.device) == ("/m", "", 2, "cpu")
+    assert settings.log_level == "warning", "a person reads along"
+    measured = read_command(["bench", "/m", "--seconds", "2", "--max-batch", "8", "--compile", "false"], {})
+    assert (measured.seconds, measured.max_batch, measured.compile, measured.output) == (2.0, 8, False, "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        pytest.param(["check"], "the following arguments are required: MODEL", id="no model"),
+        pytest.param(["check", "/m", "--http-port", "1"], "unrecognized arguments: --http-port", id="not of one model"),
+        pytest.param(["check", "/m", "--seconds", "1"], "unrecognized arguments: --seconds", id="of bench only"),
+        pytest.param(["bench", "/m", "--seconds", "0"], "--seconds is '0', must be a number of seconds", id="no time"),
+        pytest.param(["bench", "/m", "--max-batch", "-1"], "--max-batch is '-1', must be a whole number", id="batch"),
+    ],
+)
+def test_a_wrong_word_for_check_or_bench_is_named(argv: list[str], sentence: str) -> None:
+    with pytest.raises(BadConfig, match=sentence):
+        read_command(argv, {})

@@ -376,7 +376,8 @@ def test_parameters_of_others_are_named_as_ignored(tmp_path: Path) -> None:
 
 
 def test_instances_share_weights_and_answer_alike(tmp_path: Path) -> None:
-    model = saved(mlp(), tmp_path, {**XY, "instance_group": [{"count": 3, "kind": "KIND_CPU"}]})
+    groups = {"instance_group": [{"count": 3, "kind": "KIND_CPU"}]}
+    model = saved(mlp(), tmp_path, XY | groups, instances="threads")
     assert len(model.runners) == 3
     model.warm_up()
     batch = given(1, 2)

@@ -1,4 +1,4 @@
-"""tritonclient.grpc's own calls against our methods behind our HTTP/2 and behind grpcio: the client that people have must be content."""
+"""tritonclient.grpc's own calls, answered by our HTTP/2 and by grpcio: the client that people have must be content."""
 
 import asyncio
 import json
@@ -178,7 +178,7 @@ async def test_parameters_reach_the_request(site: Site) -> None:
 
 async def test_the_clients_deadline_is_the_requests(site: Site) -> None:
     await site.client.infer("simple", simple(), client_timeout=5)
-    assert 4 < (site.api.seen[0].timeout_s or 0) <= 5
+    assert 4 < (site.api.seen[0].timeout_s or 0) < 5.1  # the client rounds up
 
 
 async def test_the_top_classes_with_their_labels(site: Site) -> None:
@@ -368,16 +368,6 @@ async def test_grpc_health(site: Site) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(site, path + "Check", health.Request(service="nope"), health.Response)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def test_watching_health_tells_of_changes() -> None:
-    api = FakeApi()
-    watching = health.Health(api, (), watch_s=0).Watch(health.Request(), None)
-    assert (await anext(watching)).status == health.SERVING
-    api.state = "draining"
-    assert (await anext(watching)).status == health.NOT_SERVING
-    unknown = health.Health(api, (), watch_s=0).Watch(health.Request(service="nope"), None)
-    assert (await anext(unknown)).status == health.SERVICE_UNKNOWN
 
 
 @pytest.mark.parametrize("package", REFLECTIONS)

@@ -131,6 +131,15 @@ def test_what_was_not_measured_is_null() -> None:
     assert '"json_tiny_c8_vs_kserve": null' in line
 
 
+def test_every_figure_is_judged_by_its_floor_or_ceiling() -> None:
+    of = dict.fromkeys(results.KEYS) | {"json_tiny_c8_vs_triton": 2.9, "cpu_us_rest_c8": 60.0, "idle_cpu_pct": 1.0}
+    verdicts = {line.split()[0]: line.split()[2:] for line in results.verdicts(of).splitlines()}
+    assert verdicts["json_tiny_c8_vs_triton"] == [">=", "3", "NO"]
+    assert verdicts["cpu_us_rest_c8"] == ["<=", "60", "yes"]
+    assert verdicts["idle_cpu_pct"] == ["<=", "0.5", "NO"]
+    assert verdicts["grpc_tiny_c8_vs_triton"] == [">=", "1.5", "not", "measured"]
+
+
 def test_the_worst_protocol_counts_of_the_large_mlp() -> None:
     found = Results()
     for protocol, ours in (("json", 300), ("bin", 220), ("grpc", 400)):

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     servers, absent = _installed(choice.servers())
     folder = cache() / "bench" / "runtime"
     shutil.rmtree(folder, ignore_errors=True)
-    bench = Bench(folder / "models", folder, arguments.seconds, Results())
+    bench = Bench(folder / "models", folder, arguments.seconds, Results(), absent)
     folder.mkdir(parents=True)
     environments.run_models(sys.executable, bench.models)
     with phase("calibration"):
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     if any(server.name == OURS for server in servers):
         with phase("ourselves"):
             figures |= _ourselves(bench, next(server for server in servers if server.name == OURS))
-    _print(bench, arguments, servers, figures, absent)
+    _print(bench, arguments, servers, figures)
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -90,19 +90,17 @@ def _print(
     arguments: argparse.Namespace,
     servers: list[Server],
     figures: dict[str, float | None],
-    absent: dict[str, str],
 ) -> None:
     others = bench.results.others_pct()
     print(f"medians of {arguments.rounds} rounds of {arguments.seconds} s; peers:")
     for server in {server.name: server for server in servers}.values():
         if server.package:
             print(f"  {server.package} {environments.version(server.name, server.package)}")
-    print(results.table(bench.results, absent))
+    print(results.table(bench.results, bench.absent))
     if others:
         typical, worst = statistics.median(others), max(others)
         print(f"\nCPU of one core that others used meanwhile: {typical:.0f} % (median), {worst:.0f} % (most)")
-    if missing := [key for key in results.KEYS if figures[key] is None]:
-        print(f"not measured, so null: {', '.join(missing)}")
+    print(f"\n{results.verdicts(figures)}")
     print(results.line(figures))
 
 

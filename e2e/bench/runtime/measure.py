@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
+from tempfile import TemporaryDirectory
 
 import grpc
 
@@ -37,6 +38,8 @@ class Bench:
     work: Path
     seconds: int
     results: Results
+    absent: dict[str, str] = field(default_factory=dict)
+    """What could not be measured, and why."""
 
     @contextmanager
     def started(self, server: Server, model: str) -> Iterator[tuple[Place, "Popen[bytes]"]]:
@@ -49,13 +52,13 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         place = Place(model, self.models, folder)
-        launch = server.launch(server, place)
-        log, env = self.work / f"{folder.name}.log", environment(server, launch, place)
-        with running([str(word) for word in launch.command], log, env, launch.cwd) as process:
-            wait_until(
-                lambda: _get(place.http_port, launch.ready) == 200, process, f"{server.title} to be ready ({log})"
-            )
-            yield place, process
+        launch, log = server.launch(server, place), self.work / f"{folder.name}.log"
+        # Its name is short: some put sockets there, and a socket's path has 107 bytes at most.
+        with TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as temporary:
+            env = environment(server, launch, place) | {"TMPDIR": temporary, "RAY_TMPDIR": temporary}
+            with running([str(word) for word in launch.command], log, env, launch.cwd) as process:
+                wait_until(lambda: _get(place.http_port, launch.ready) == 200, process, f"readiness (see {log})")
+                yield place, process
 
     def measure(self, server: Server, model: str, cells: list[Cell]) -> None:
         """Adds the figures of each cell; a cell that cannot be measured is told and left out."""
@@ -65,7 +68,7 @@ class Bench:
                     same = [cell for cell in cells if cell.protocol == protocol]
                     self._protocol(server, place, process, same)
         except (CannotMeasureError, OSError) as error:
-            say(f"{server.title}, {model}: NOT MEASURED: {error}")
+            self._miss(f"{server.title}, {model}", error)
 
     def _protocol(self, server: Server, place: Place, process: "Popen[bytes]", cells: list[Cell]) -> None:
         sample = Sample.of(self.models, cells[0].model)
@@ -78,7 +81,11 @@ class Bench:
             for cell in cells:
                 self._cell(Subject.of(server), cell, process, target)
         except (CannotMeasureError, WrongAnswerError) as error:
-            say(f"{server.title}, {cells[0].model} {cells[0].protocol}: NOT MEASURED: {error}")
+            self._miss(f"{server.title}, {cells[0].model} {cells[0].protocol}", error)
+
+    def _miss(self, what: str, error: Exception) -> None:
+        self.absent[what] = str(error).splitlines()[0]
+        say(f"{what}: NOT MEASURED: {error}")
 
     def _checked(self, sample: Sample, request: Message, port: int, process: "Popen[bytes]") -> int:
         """Bytes of a right answer; some servers are ready before their workers are."""

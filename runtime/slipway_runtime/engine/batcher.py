@@ -14,20 +14,20 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from slipway_runtime.engine.deadlines import Deadlines
-from slipway_runtime.engine.job import Job, JobState, Runner, finish
+from slipway_runtime.engine.deadlines import Deadlines, expired
+from slipway_runtime.engine.job import DONE, QUEUED, RUNNING, Job, Runner, finish
 from slipway_runtime.engine.pace import DelayRule, InlineRule
 from slipway_runtime.engine.queue import JobQueue
 from slipway_runtime.engine.stats import Ran, Stats
 from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.tensors import Rows
+from slipway_runtime.tensors import Parameter, Rows
 
 log = logging.getLogger("slipway.batcher")
 
-_DONE = JobState.DONE
 _NONE = -1_000_000_000
 """A limit below whatever waits, so that the usual check of `submit` refuses all."""
 
@@ -61,8 +61,10 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._queue = JobQueue(policy.levels, policy.weights)
-        self._deadlines = Deadlines(self._loop, self._expire)
+        self._deadlines = Deadlines(self._loop, policy.timeout_s, self._expire)
         self._inline = InlineRule() if len(runners) == 1 and runners[0].may_run_inline else None
+        if self._inline is not None:
+            attach(runners[0])
         self._delay = DelayRule(policy.delay_s) if policy.delay_s else None
         self._max_queue, self._max_queue_bytes = policy.max_queue, policy.max_queue_bytes
         self._reserved = 0
@@ -103,13 +105,7 @@ class Batcher:
             self._refuse_unless_free(job)
         job.queued_ns = time.perf_counter_ns()
         if not job.watched:
-            now_s, usual_s = self._loop.time(), self._policy.timeout_s
-            if timeout_s is None or timeout_s >= usual_s:
-                job.deadline_s = now_s + usual_s
-                self._deadlines.add(job)
-            else:
-                job.deadline_s = now_s + timeout_s
-                self._deadlines.add_own(job)
+            self._deadlines.add(job, timeout_s)
         if self._delay is not None:
             self._delay.arrived(self._loop.time())
         with self._lock:
@@ -121,19 +117,24 @@ class Batcher:
 
     def cancel(self, job: Job) -> bool:
         """Nobody wants the answer any more: `finished` is not called. Whether the job was not yet finished."""
-        if job.state is _DONE:
+        if job.state is DONE:
             return False
         self._settle(job)
         self._deadlines.discard(job)
         return True
 
+    def forget(self, sequence: Parameter) -> None:
+        """Let every instance know, before its next batch, that a sequence does not go on."""
+        for instance in self._instances:
+            instance.forgotten.append(sequence)
+
     def withdraw(self, job: Job) -> bool:
         """As `cancel`, but only if the model does not have it already."""
         with self._lock:
-            if job.state is not JobState.QUEUED:
+            if job.state is not QUEUED:
                 return False
             self._queue.remove(job)
-            job.state = _DONE
+            job.state = DONE
         self._deadlines.discard(job)
         return True
 
@@ -161,7 +162,7 @@ class Batcher:
             while self._queue.count:
                 left += self._queue.take(self._queue.rows, self._queue.count)[0]
         for job in left:
-            if job.state is not _DONE:
+            if job.state is not DONE:
                 self._deadlines.discard(job)
                 self._answer(job, self._refusal())
         for instance in self._instances:
@@ -267,7 +268,7 @@ class Batcher:
         self._taken += len(jobs)
         now_ns, rows = time.perf_counter_ns(), 0
         for job in jobs:
-            job.state = JobState.RUNNING
+            job.state = RUNNING
             job.started_ns = now_ns
             rows += job.rows
         return _Batch(jobs, Ran(rows, cut))
@@ -287,12 +288,12 @@ class Batcher:
         if jobs:
             self.stats.ran(jobs, ran)
         for job, result in zip(batch.jobs, batch.results, strict=True):
-            if job.state is not _DONE:
+            if job.state is not DONE:
                 self._deadlines.discard(job)
                 self._answer(job, result)
 
     def _answer(self, job: Job, result: Rows | RequestError) -> None:
-        job.state = _DONE
+        job.state = DONE
         if isinstance(result, RequestError):
             job.error = result
         else:
@@ -300,16 +301,16 @@ class Batcher:
         finish(job)
 
     def _expire(self, job: Job) -> None:
-        if job.state is not _DONE:
+        if job.state is not DONE:
             self._settle(job)
-            self._answer(job, expired(job, self._loop.time()))
+            self._answer(job, expired(job))
 
     def _settle(self, job: Job) -> None:
         """Take it out of the queue, if it is still there, and let nobody answer it any more."""
         with self._lock:
-            if job.state is JobState.QUEUED:
+            if job.state is QUEUED:
                 self._queue.remove(job)
-            job.state = _DONE
+            job.state = DONE
 
     def post(self, batch: _Batch) -> None:
         """On an instance's thread."""
@@ -322,10 +323,14 @@ class Batcher:
             log.warning("the server has ended before the model was through with its last batch")
 
 
-def expired(job: Job, now_s: float) -> RequestError:
-    """To the millisecond: the loop's clock and ours differ by as much."""
-    limit_s = job.deadline_s - now_s + (time.perf_counter_ns() - job.queued_ns) / 1e9
-    return RequestError(Kind.DEADLINE, f"Request timeout expired after {max(0.0, round(limit_s, 3)):g} s")
+def attach(runner: Runner) -> None:
+    """On every thread that is going to call `run`, before it does."""
+    if (attaching := getattr(runner, "attach", None)) is not None:
+        attaching()
+
+
+def _ignore(sequence: Parameter) -> None:
+    """For runners that keep nothing of a sequence."""
 
 
 class _Instance:
@@ -337,6 +342,7 @@ class _Instance:
         """Its thread sleeps and has not been woken."""
         self.busy = False
         """The model has a batch."""
+        self.forgotten: deque[Parameter] = deque()
         self._wake = threading.Semaphore(0)
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name=f"model-{index}", daemon=True)
@@ -363,6 +369,8 @@ class _Instance:
         began_ns, began_cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
         count, failure = len(batch.jobs), None
         try:
+            while self.forgotten:
+                getattr(self._runner, "forget", _ignore)(self.forgotten.popleft())
             batch.results = self._runner.run(batch.jobs)
             if len(batch.results) != count:
                 failure = RequestError(
@@ -379,6 +387,7 @@ class _Instance:
         batch.ran.cpu_ns = time.thread_time_ns() - began_cpu_ns
 
     def _work(self) -> None:
+        attach(self._runner)
         while True:
             self._wake.acquire()
             if self._stopping:

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from itertools import count
 
 from slipway_runtime.engine.job import Job
+from slipway_runtime.errors import Kind, RequestError
 
 
 class Deadlines:
     """`expired` is called once for every job that was not discarded before its `deadline_s` (the loop's time)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[Job], None]) -> None:
-        self._loop, self._expired = loop, expired
+    def __init__(self, loop: asyncio.AbstractEventLoop, usual_s: float, expired: Callable[[Job], None]) -> None:
+        self._loop, self._usual_s, self._expired = loop, usual_s, expired
         self._usual: dict[Job, None] = {}  # all with the same limit: in order of their deadlines
         self._own: list[tuple[float, int, Job]] = []
         self._own_live: set[Job] = set()
@@ -24,14 +25,19 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
 
-    def add(self, job: Job) -> None:
-        """A job with the usual limit."""
+    def add(self, job: Job, limit_s: float | None = None) -> None:
+        """From now on. Without a limit of its own, and at most, the usual one counts."""
+        now_s = self._loop.time()
+        if limit_s is not None and limit_s < self._usual_s:
+            job.limit_s, job.deadline_s = limit_s, now_s + limit_s
+            self._add_own(job)
+            return
+        job.limit_s, job.deadline_s = self._usual_s, now_s + self._usual_s
         self._usual[job] = None
         if self._timer is None:
             self._set(job.deadline_s)
 
-    def add_own(self, job: Job) -> None:
-        """A job with a limit of its own."""
+    def _add_own(self, job: Job) -> None:
         heapq.heappush(self._own, (job.deadline_s, next(self._order), job))
         self._own_live.add(job)
         if job.deadline_s < self._timer_s:
@@ -85,3 +91,7 @@ class Deadlines:
                 self._own_live.discard(job)
                 due.append(job)
         return due
+
+
+def expired(job: Job) -> RequestError:
+    return RequestError(Kind.DEADLINE, f"Request timeout expired after {job.limit_s:g} s")

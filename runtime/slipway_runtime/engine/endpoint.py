@@ -12,13 +12,14 @@ from typing import NoReturn, Protocol
 
 from slipway_runtime.engine.batcher import Batcher, Policy
 from slipway_runtime.engine.cache import Cache
-from slipway_runtime.engine.job import Job, JobState, Runner, size_of
+from slipway_runtime.engine.ensemble import Ensemble, Step, Ticket
+from slipway_runtime.engine.job import DONE, Job, Runner, size_of
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.signature import Signature, check_outputs, chosen, datatype_of
 from slipway_runtime.engine.stats import Stats
 from slipway_runtime.engine.streams import Streams
 from slipway_runtime.engine.ways import Cached, Sequenced, Way
-from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.errors import BadConfig, Kind, RequestError
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Rows, Tensor
 
 Done = Callable[[InferResponse | RequestError], None]
@@ -49,6 +50,14 @@ class Ask(Job):
         self._endpoint.cancel(self)
 
 
+class Host(Protocol):
+    """Whose endpoint it is."""
+
+    load_now: Load
+
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> Ticket: ...
+
+
 class Loaded(Protocol):
     """What loading a model gives."""
 
@@ -58,6 +67,9 @@ class Loaded(Protocol):
     def runners(self) -> Sequence[Runner]: ...
     @property
     def decoupled(self) -> bool: ...
+    @property
+    def broken(self) -> str:
+        """Why no request can be answered until the process ends; empty while it is well."""
 
 
 @dataclass(slots=True)
@@ -68,18 +80,28 @@ class Options:
     default_level: int = 0
     cache: Cache | None = None
     sequences: Sequences | None = None
+    steps: Sequence[Step] = ()
+    """Of an ensemble, which has no runners."""
 
 
 class Endpoint:
-    """Must be made inside a running event loop."""
+    """Must be made inside a running event loop.
 
-    def __init__(self, name: str, version: str, model: Loaded, options: Options, load: Load) -> None:
+    Raises:
+        BadConfig: sequences for a model with several instances, each of which would know a part of every sequence.
+    """
+
+    def __init__(self, name: str, version: str, model: Loaded, options: Options, host: Host) -> None:
+        if options.sequences is not None and len(model.runners) > 1:
+            raise BadConfig(f"model '{name}' has sequences and {len(model.runners)} instances; give it one instance")
         self.name, self.version, self._model = name, version, model
         self.stats = Stats()
-        self._policy, self._default_level, self._load = options.policy, options.default_level, load
+        self._policy, self._default_level, self._load = options.policy, options.default_level, host.load_now
         self.cache = options.cache
         self.streams = Streams(model.runners, options.policy.max_queue) if model.decoupled else None
-        self.batcher = None if model.decoupled else Batcher(model.runners, options.policy, self.stats)
+        is_batched = not model.decoupled and not options.steps
+        self.batcher = Batcher(model.runners, options.policy, self.stats) if is_batched else None
+        self._ensemble = Ensemble(options.steps, model.metadata, host.submit_step, options.policy.timeout_s)
         self._way = self._way_of(options)
         self._signature = Signature(model.metadata, name)
         self._outputs = [(spec.name, spec.datatype) for spec in model.metadata.outputs]
@@ -87,9 +109,12 @@ class Endpoint:
         self.in_flight = 0
 
     def _way_of(self, options: Options) -> Way | None:
+        if options.steps:
+            return self._ensemble
         if self.batcher is None:
             return None
         if options.sequences is not None:
+            options.sequences.forgotten = self.batcher.forget
             return Sequenced(self.batcher, options.sequences, options.policy.timeout_s)
         if options.cache is not None:
             return Cached(self.batcher, options.cache, self.stats, options.policy.timeout_s)
@@ -99,6 +124,10 @@ class Endpoint:
     def metadata(self) -> Metadata:
         """A model that does not say what it gives is known whole after its first answer."""
         return self._model.metadata
+
+    @property
+    def broken(self) -> str:
+        return self._model.broken
 
     @property
     def utilization(self) -> float:
@@ -204,12 +233,12 @@ class Endpoint:
         ask.done(result)
 
     def cancel(self, ask: Ask) -> None:
-        if self._way is not None and ask.state is not JobState.DONE and self._way.cancel(ask):
+        if self._way is not None and ask.state is not DONE and self._way.cancel(ask):
             self._left()
             self.stats.failed(None, time.perf_counter_ns() - ask.began_ns)
 
     async def close(self) -> None:
-        for part in (self.batcher, self.streams):
+        for part in (self.batcher, self.streams, self._ensemble):
             if part is not None:
                 await part.close()
         if isinstance(self._way, Cached | Sequenced):

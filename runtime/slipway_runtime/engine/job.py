@@ -18,6 +18,10 @@ class JobState(Enum):
     """Answered, expired or cancelled."""
 
 
+# Looking up a member of an enumeration costs several times as much as a global.
+QUEUED, RUNNING, DONE = JobState
+
+
 class Call(Protocol):
     """What a runner sees of a job. It must not change the arrays, which may be views into the request's bytes."""
 
@@ -32,7 +36,11 @@ class Call(Protocol):
 
 
 class Runner(Protocol):
-    """One instance of a loaded model. Called by one thread at a time, not always by the same."""
+    """One instance of a loaded model. Called by one thread at a time, not always by the same.
+
+    It may also have `attach()`, called on every thread that will call `run`, before it does; and
+    `forget(sequence_id)`, called before a `run`: a sequence was given up without its last request, its state can go.
+    """
 
     @property
     def may_run_inline(self) -> bool:
@@ -63,6 +71,7 @@ class Job:
         "inputs",
         "key",
         "level",
+        "limit_s",
         "outputs",
         "parameters",
         "queued_ns",
@@ -80,11 +89,12 @@ class Job:
         self.parameters: Mapping[str, Parameter] = NO_PARAMETERS
         self.tenant = ""
         self.level = 0
+        self.limit_s = 0.0  # how long it may take, and until when on the loop's clock
         self.deadline_s = 0.0
         self.size_bytes = 0
         self.queued_ns = 0
         self.started_ns = 0
-        self.state = JobState.QUEUED
+        self.state = QUEUED
         self.outputs: Rows | None = None
         self.error: RequestError | None = None
 
@@ -105,12 +115,12 @@ def finish(job: Job) -> None:
 
 
 def size_of(rows: Rows) -> int:
-    """In bytes. BYTES tensors hold pointers; what they point to counts too."""
+    """In bytes. BYTES tensors hold pointers; what they point to counts too, with what every Python object costs."""
     size = 0
     for data in rows:
         size += data.nbytes
         if data.dtype.hasobject:
-            size += sum(map(len, data.ravel()))
+            size += 40 * data.size + sum(map(len, data.ravel()))
     return size
 
 

@@ -14,7 +14,7 @@ INLINE_NS = 300_000
 INLINE_AGAIN_NS = 200_000
 TOO_LONG_NS = 5_000_000
 _TRIALS = 3
-_TRIALS_MOST = 100_000
+_TRIALS_MOST = 10_000
 _FORGET = 0.05
 
 
@@ -33,7 +33,7 @@ class InlineRule:
             if took_ns > TOO_LONG_NS or self._mean_ns > INLINE_NS:
                 self.inline, self._quick = False, 0
                 # Somebody who is quick now and then is believed less each time.
-                self._trials = min(_TRIALS_MOST, self._trials * 10)
+                self._trials = min(_TRIALS_MOST, self._trials * 2)
             return
         self._quick = self._quick + 1 if took_ns < INLINE_AGAIN_NS else 0
         self.inline = self._quick >= self._trials

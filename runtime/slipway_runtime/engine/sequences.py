@@ -5,6 +5,7 @@ without requests. Its state lives in the model; here is only who may go next.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from slipway_runtime.engine.job import Job
@@ -12,6 +13,7 @@ from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.tensors import Parameter
 
 SequenceId = int | str
+Forgotten = Callable[[SequenceId], None]
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class Sequences:
     def __init__(self, model: str, *, idle_s: float, most: int) -> None:
         self._model, self._idle_s, self._most = model, idle_s, most
         self._live: dict[SequenceId, _Sequence] = {}
+        self.forgotten: Forgotten = lambda _: None
+        """Told of sequences that were given up without their last request."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -95,6 +99,7 @@ class Sequences:
     def _forget_idle(self, now_s: float) -> None:
         for number in [number for number, sequence in self._live.items() if self._is_idle(sequence, now_s)]:
             del self._live[number]
+            self.forgotten(number)
 
     def _is_idle(self, sequence: _Sequence, now_s: float) -> bool:
         return sequence.running is None and now_s - sequence.last_s >= self._idle_s

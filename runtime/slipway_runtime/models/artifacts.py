@@ -10,15 +10,13 @@ runs whatever code the file's author wanted.
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from slipway_runtime.errors import BadConfig, BadModel, MissingModel
 from slipway_runtime.models.config import ModelConfig, VersionPolicy
 from slipway_runtime.models.config_reader import read_config
+from slipway_runtime.models.formats import Format
 from slipway_runtime.models.sources import locate
 
-Format = Literal["torchscript", "torch-export", "aotinductor", "safetensors", "onnx", "python", "ensemble"]
-FORMATS: tuple[str, ...] = get_args(Format)
 # A model.py is the model even where weights lie beside it: they are what it loads.
 SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors")
 NAMES = tuple(f"model{suffix}" for suffix in SUFFIXES)

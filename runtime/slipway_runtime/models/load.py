@@ -4,12 +4,12 @@ What runs code of the model's author (model.py, a class by name, native code of 
 administrator allowed it: the options say so, not the model.
 """
 
-import ctypes
-import gc
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from slipway_runtime.engine.job import Runner
 from slipway_runtime.errors import BadConfig, BadModel, RequestError
+from slipway_runtime.memory import give_back
 from slipway_runtime.models import warmup
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.call import OwnCall, WithControls
@@ -31,6 +31,8 @@ class LoadOptions:
     threads: int = 1
     allow_code: bool = False
     allowed_classes: tuple[str, ...] = ()
+    instance: int = 0
+    """The number of the first instance; for processes, which hold one each."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,16 @@ class LoadedModel:
     options: Options
     runners: list[Runner] = field(default_factory=list)
     decoupled: bool = False
+
+    @classmethod
+    def empty(cls, artifact: Artifact) -> "LoadedModel":
+        """To be filled in by whoever loads it."""
+        return cls(artifact, artifact.config, Metadata("", (), ()), Options())
+
+    @property
+    def broken(self) -> str:
+        """Why no request can be answered any more until the process ends, if that is so: the GPU's context is lost."""
+        return next((why for runner in self.runners if (why := getattr(runner, "broken", ""))), "")
 
     def warm_up(self) -> bool:
         """Every instance answers requests of its own for all shapes that matter. Whether there were any.
@@ -62,7 +74,7 @@ class LoadedModel:
         for runner in self.runners:
             runner.close()
         self.runners.clear()
-        release_memory()
+        give_back()
 
     def _answer(self, runner: Runner, call: OwnCall) -> None:
         try:
@@ -97,13 +109,17 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
     if artifact.format in _CODE and not options.allow_code:
         raise BadConfig(
             f"model file '{artifact.path}' {_CODE[artifact.format]}, which runs with the server's rights; "
-            "allow it with --allow-code if you trust who made it"
+            "allow it with --allow-code true if you trust who made it"
         )
     own = options_of(artifact.config)
     _check_served(artifact, own)
     devices = _devices(artifact.config, own, options)
+    if len(devices) > 1 and own.instances == "processes" and all(device == "cpu" for device in devices):
+        from slipway_runtime.models.processes import load_processes  # noqa: PLC0415 - for several instances only
+
+        return load_processes(artifact, len(devices), options)
     if artifact.format == "python":
-        model = _python(artifact, own, devices)
+        model = _python(artifact, own, devices, options.instance)
     elif artifact.format == "onnx":
         model = _onnx(artifact, own, devices, options.threads)
     elif artifact.format == "ensemble":
@@ -116,15 +132,6 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
         batched = artifact.config.max_batch > 0
         model.runners[:] = [WithControls(runner, batching.controls, batched=batched) for runner in model.runners]
     return model
-
-
-def release_memory() -> None:
-    """Give back what Python and malloc keep for later."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):  # not glibc
-        return
 
 
 def _check_served(artifact: Artifact, own: Options) -> None:
@@ -160,12 +167,19 @@ def _devices(config: ModelConfig, own: Options, options: LoadOptions) -> list[st
         else:
             devices += [default] * group.count
     devices = devices or [default]
+    if not _has_gpu():
+        devices = ["cpu" if device == "auto" else device for device in devices]
     if options.device == "cpu" and (wanted := [device for device in devices if device.startswith("cuda")]):
         raise BadConfig(f"the config asks for device {wanted[0]}, but the server was started with --device cpu")
     return devices
 
 
-def _python(artifact: Artifact, own: Options, devices: list[str]) -> LoadedModel:
+def _has_gpu() -> bool:
+    """What can be known without torch: NVIDIA's driver shows its devices to a container as files."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _python(artifact: Artifact, own: Options, devices: list[str], first: int) -> LoadedModel:
     from slipway_runtime.models import python_model as code  # noqa: PLC0415 - needed by such models only
 
     config = artifact.config
@@ -176,7 +190,7 @@ def _python(artifact: Artifact, own: Options, devices: list[str]) -> LoadedModel
     metadata = Metadata("python", config.inputs, config.outputs, config.max_batch, config.ignored)
     model = LoadedModel(artifact, replace(config, decoupled=decoupled), metadata, own, [], decoupled)
     names = _input_names(config, metadata.inputs)
-    for instance, device in enumerate(devices):
+    for instance, device in enumerate(devices, first):
         context = code.Context(
             name=config.name or artifact.default_name,
             version=artifact.version,

@@ -5,6 +5,7 @@ compile        on, off: torch.compile, once per bucket, at load
 buckets        batch sizes that a batch is filled up to, as "1,2,4,8"; only with compile
 quantization   none, dynamic-int8, static-int8
 device         auto, cpu, cuda, cuda:N
+instances      processes, threads: how several instances on CPUs are kept apart; threads share the weights
 class          MODULE:CLASS of a model.safetensors;  class_args: JSON object of its arguments
 shard          refused: sharding over several GPUs is not there yet
 """
@@ -20,7 +21,7 @@ from slipway_runtime.models.config import ModelConfig
 
 Dtype = Literal["", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "dynamic-int8", "static-int8"]
-OWN = ("dtype", "compile", "buckets", "quantization", "device", "class", "class_args", "shard")
+OWN = ("dtype", "compile", "buckets", "quantization", "device", "instances", "class", "class_args", "shard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Options:
     buckets: tuple[int, ...] = ()
     quantization: Quantization = "none"
     device: str = "auto"
+    instances: Literal["processes", "threads"] = "processes"
     class_name: str = ""
     class_args: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ def options_of(config: ModelConfig) -> Options:
         buckets=_buckets(given.get("buckets", ""), config.max_batch) if compiled else (),
         quantization=cast("Quantization", _one_of(given, "quantization", "none", "dynamic-int8", "static-int8")),
         device=_device(given.get("device", "auto")),
+        instances=cast("Any", _one_of(given, "instances", "processes", "threads")),
         class_name=_class_name(given.get("class", "")),
         class_args=_class_args(given.get("class_args", "")),
         others=tuple(sorted(given.keys() - set(OWN))),

@@ -135,7 +135,7 @@ def _is_tied(module: torch.nn.Module, name: str, weights: dict[str, torch.Tensor
 def _constructed(path: Path, own: Options, options: LoadOptions) -> torch.nn.Module:
     if not any(fnmatchcase(own.class_name, pattern) for pattern in options.allowed_classes):
         raise BadConfig(
-            f"model file '{path}' wants class {own.class_name}, which is not allowed; allow it with --allow-class"
+            f"model file '{path}' wants class {own.class_name}, which is not allowed; allow it with --allowed-classes"
         )
     module_name, _, name = own.class_name.partition(":")
     try:

@@ -4,6 +4,7 @@ Everything here may be called from the event loop only, and returns at once unle
 `RequestError`, whose kind each protocol maps to its own code.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
@@ -139,3 +140,22 @@ async def close(responses: AsyncIterator[InferResponse]) -> None:
     """Say that nobody wants the rest of a stream."""
     if isinstance(responses, AsyncGenerator):
         await responses.aclose()
+
+
+async def submitted(api: Api, entry: Entry, request: InferRequest) -> InferResponse:
+    """Wait for one answer. Cancelling cancels the request."""
+    future: asyncio.Future[InferResponse | RequestError] = asyncio.get_running_loop().create_future()
+
+    def done(result: InferResponse | RequestError) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    ticket = api.submit(entry, request, done)
+    try:
+        result = await future
+    except asyncio.CancelledError:
+        ticket.cancel()
+        raise
+    if isinstance(result, RequestError):
+        raise result
+    return result

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from slipway_runtime.errors import invalid
-from slipway_runtime.tensors import Array, Tensor, numbers_of, texts_array
+from slipway_runtime.protocol.api import Entry
+from slipway_runtime.tensors import Array, OutputChoice, Tensor, numbers_of, texts_array
+
+
+def as_classes(tensor: Tensor, choice: OutputChoice, entry: Entry | None) -> Tensor:
+    labels = entry.labels(tensor.name) if entry is not None else None
+    return classified(tensor, choice.classes, labels, batched=entry is not None and entry.metadata.max_batch > 0)
 
 
 def classified(tensor: Tensor, classes: int, labels: Sequence[str] | None, *, batched: bool) -> Tensor:

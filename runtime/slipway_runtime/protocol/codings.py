@@ -9,10 +9,13 @@ from slipway_runtime.tensors import Buffer
 # wbits for zlib: 16 + 15 is a gzip stream, 15 a zlib stream, which is what "deflate" means in HTTP.
 _WBITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _LEVEL = 1  # tensors hardly get smaller with more, only later
+# Nothing honest shrinks more than this but constants, of which some MiB may come: zlib itself reaches 1:1032.
+MAX_RATIO = 256
+FREE_BYTES = 8 << 20
 
 
 def decoded(body: bytes | memoryview, coding: bytes, limit: int) -> bytes | memoryview:
-    """The body without its Content-Encoding; never grows above `limit` bytes.
+    """The body without its Content-Encoding; never grows above `limit` bytes, nor 256 fold and above 8 MiB.
 
     Raises:
         RequestError: INVALID, or TOO_LARGE.
@@ -23,15 +26,17 @@ def decoded(body: bytes | memoryview, coding: bytes, limit: int) -> bytes | memo
     if name not in _WBITS:
         shown = coding[:40].decode("latin-1")
         raise invalid(f"Content-Encoding '{shown}' is not understood, use gzip, deflate or none")
+    most = min(limit, max(MAX_RATIO * len(body), FREE_BYTES))
     inflater = zlib.decompressobj(_WBITS[name])
     try:
-        plain = inflater.decompress(body, limit)
+        plain = inflater.decompress(body, most)
         # What is left may be no more than the checksum at the end.
         more = inflater.decompress(inflater.unconsumed_tail, 1) if inflater.unconsumed_tail else b""
     except zlib.error as exc:
         raise invalid(f"the body is not valid {name.decode()}: {exc}") from None
     if more:
-        raise RequestError(Kind.TOO_LARGE, f"the request body is larger than {limit} bytes")
+        why = f"the request body is larger than {most} bytes"
+        raise RequestError(Kind.TOO_LARGE, why if most == limit else f"{why}, {MAX_RATIO} times what was sent")
     if not inflater.eof or inflater.unused_data:
         raise invalid(f"the {name.decode()} body is cut short, or has something after its end")
     return plain

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from tritonclient.grpc import service_pb2 as pb
-
 from slipway_runtime.protocol import health, methods
 from slipway_runtime.protocol.api import Api
 from slipway_runtime.protocol.grpc_schemas import REFLECTIONS
 from slipway_runtime.protocol.health import Health
 from slipway_runtime.protocol.methods import Methods
 from slipway_runtime.protocol.reflection import Reflection
+from slipway_runtime.protocol.schema import pb
 
 
 class Shape(Enum):

@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tritonclient.grpc import service_pb2 as pb
-
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.protocol import protos
 from slipway_runtime.protocol.api import Api, Entry, Ticket, close
+from slipway_runtime.protocol.schema import pb
 from slipway_runtime.protocol.shared_memory import SharedMemory
 from slipway_runtime.tensors import InferRequest, InferResponse
 

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 from google.protobuf import json_format
-from tritonclient.grpc import service_pb2 as pb
 
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.protocol import protos, repository
-from slipway_runtime.protocol.api import Api, Ticket, model_metadata, server_metadata
+from slipway_runtime.protocol.api import Api, Ticket, model_metadata, server_metadata, submitted
 from slipway_runtime.protocol.infer_stream import InferStream, rendered
-from slipway_runtime.protocol.rest_tasks import submitted
+from slipway_runtime.protocol.schema import pb
 from slipway_runtime.protocol.shared_memory import SharedMemory, cuda_unsupported
 from slipway_runtime.tensors import InferRequest, InferResponse
 

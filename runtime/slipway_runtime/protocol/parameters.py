@@ -11,9 +11,9 @@ tensors (content_type and the like) say nothing that we need, and are ignored.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from slipway_runtime.errors import invalid
+from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.tensors import InferRequest, Region
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -24,6 +24,20 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "sequence_end": ((bool,), "true or false"),
 }
 _SCALARS = (str, int, float, bool)
+
+
+class Regions(Protocol):
+    """Shared memory, as far as a request and an answer need it."""
+
+    def read(self, part: Region) -> memoryview: ...
+    def check(self, part: Region) -> None: ...
+    def write(self, part: Region, data: bytes | bytearray | memoryview, output: str) -> None: ...
+
+
+def served(regions: Regions | None) -> Regions:
+    if regions is None:
+        raise RequestError(Kind.UNSUPPORTED, "shared memory is not served here, send the bytes")
+    return regions
 
 
 def apply(request: InferRequest, parameters: Mapping[str, Any]) -> None:

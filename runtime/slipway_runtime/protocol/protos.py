@@ -7,13 +7,12 @@ answers are always raw, as Triton's are. The message classes are tritonclient's 
 from collections.abc import Mapping
 from typing import Any
 
-from tritonclient.grpc import service_pb2 as pb
-
 from slipway_runtime.errors import invalid
 from slipway_runtime.protocol import parameters as request_parameters
 from slipway_runtime.protocol.api import Entry
-from slipway_runtime.protocol.rest import Regions, served
-from slipway_runtime.protocol.rest_answers import as_classes
+from slipway_runtime.protocol.classification import as_classes
+from slipway_runtime.protocol.parameters import Regions, served
+from slipway_runtime.protocol.schema import pb
 from slipway_runtime.tensors import (
     BINARY_ONLY,
     Buffer,

@@ -4,16 +4,16 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from google.protobuf import descriptor_pb2
-from tritonclient.grpc import model_config_pb2, service_pb2
 
 from slipway_runtime.protocol.grpc_schemas import FILES, message_class
+from slipway_runtime.protocol.schema import config_pb, pb
 
 NOT_FOUND, UNIMPLEMENTED = 5, 12
 
 
 def _files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
     files = dict(FILES)
-    for module in (service_pb2, model_config_pb2):
+    for module in (pb, config_pb):
         file = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(file)
         files[file.name] = file

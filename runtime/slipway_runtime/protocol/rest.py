@@ -13,12 +13,13 @@ This is the hot path: a request of four numbers takes about 4 us, half of it in 
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
-from slipway_runtime.errors import Kind, RequestError, invalid
+from slipway_runtime.errors import invalid
 from slipway_runtime.protocol import parameters as request_parameters
+from slipway_runtime.protocol.parameters import Regions, served
 from slipway_runtime.tensors import (
     DTYPES,
     InferRequest,
@@ -33,14 +34,6 @@ from slipway_runtime.tensors import (
 )
 
 JsonObject = dict[str, Any]
-
-
-class Regions(Protocol):
-    """Shared memory, as far as a request and an answer need it."""
-
-    def read(self, part: Region) -> memoryview: ...
-    def check(self, part: Region) -> None: ...
-    def write(self, part: Region, data: bytes | bytearray | memoryview, output: str) -> None: ...
 
 
 def parse(
@@ -149,12 +142,6 @@ def _binary_size(parameters: JsonObject, item: JsonObject, left: int) -> int:
 
 def _shared(name: str, datatype: str, shape: tuple[int, ...], region: Region, regions: Regions | None) -> Tensor:
     return from_bytes(name, datatype, shape, served(regions).read(region))
-
-
-def served(regions: Regions | None) -> Regions:
-    if regions is None:
-        raise RequestError(Kind.UNSUPPORTED, "shared memory is not served here, send the bytes")
-    return regions
 
 
 def _outputs(items: object, binary: bool, regions: Regions | None) -> list[OutputChoice]:

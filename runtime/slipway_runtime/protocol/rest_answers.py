@@ -13,15 +13,14 @@ import orjson
 
 from slipway_runtime.errors import invalid
 from slipway_runtime.protocol.api import Entry
-from slipway_runtime.protocol.classification import classified
-from slipway_runtime.protocol.rest import Regions, served
+from slipway_runtime.protocol.classification import as_classes
+from slipway_runtime.protocol.parameters import Regions, served
 from slipway_runtime.tensors import (
     BINARY_ONLY,
     Array,
     Buffer,
     InferRequest,
     InferResponse,
-    OutputChoice,
     Tensor,
     bytes_of,
 )
@@ -73,11 +72,6 @@ def render(
 
 # orjson writes NaN and infinity as null. To look for that in a short text costs less than to look at the values.
 FEW_BYTES = 16 * 1024
-
-
-def as_classes(tensor: Tensor, choice: OutputChoice, entry: Entry | None) -> Tensor:
-    labels = entry.labels(tensor.name) if entry is not None else None
-    return classified(tensor, choice.classes, labels, batched=entry is not None and entry.metadata.max_batch > 0)
 
 
 def _values(tensor: Tensor) -> Array | orjson.Fragment | list[str]:

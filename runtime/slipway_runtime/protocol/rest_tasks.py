@@ -1,12 +1,11 @@
 """REST routes that run a model and need more than one step: `generate`, `generate_stream` and V1's `:predict`."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.protocol import generate, v1
-from slipway_runtime.protocol.api import Api, Entry, close
+from slipway_runtime.protocol.api import Api, Entry, close, submitted
 from slipway_runtime.protocol.rest_answers import dumps
 from slipway_runtime.protocol.rest_pages import Pages
 from slipway_runtime.tensors import InferRequest, InferResponse
@@ -69,25 +68,6 @@ class Tasks:
                 f"model '{entry.name}' gave {len(every)} answers where exactly one is expected, use generate_stream",
             )
         return every[0]
-
-
-async def submitted(api: Api, entry: Entry, request: InferRequest) -> InferResponse:
-    """Wait for one answer. Cancelling cancels the request."""
-    future: asyncio.Future[InferResponse | RequestError] = asyncio.get_running_loop().create_future()
-
-    def done(result: InferResponse | RequestError) -> None:
-        if not future.done():
-            future.set_result(result)
-
-    ticket = api.submit(entry, request, done)
-    try:
-        result = await future
-    except asyncio.CancelledError:
-        ticket.cancel()
-        raise
-    if isinstance(result, RequestError):
-        raise result
-    return result
 
 
 class _Events:

@@ -12,8 +12,9 @@ blames the client; probes take either), and a deadline is 504 (Triton: 503, whic
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from slipway_runtime.errors import Kind, RequestError, invalid
@@ -24,12 +25,9 @@ from slipway_runtime.protocol.rest_pages import Pages
 from slipway_runtime.protocol.rest_tasks import Tasks
 from slipway_runtime.protocol.shared_memory import SharedMemory
 from slipway_runtime.tensors import InferRequest, InferResponse
-from slipway_runtime.wire.http1_messages import Request, Response, refusal
+from slipway_runtime.wire.http1_messages import Answer, Cancel, Request, Response, refusal
 
 log = logging.getLogger("slipway.rest")
-
-Answer = Callable[[Response], None]
-Cancel = Callable[[], object]
 
 STATUS = {
     Kind.INVALID: 400,
@@ -43,6 +41,9 @@ STATUS = {
     Kind.INTERNAL: 500,
 }
 _MAX_TARGETS = 1024
+# Above these sizes zlib works on a thread: it takes some 10 ms per MiB, for which others must not wait.
+INLINE_INFLATE_BYTES = 4 << 10
+INLINE_COMPRESS_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +76,47 @@ class Routes:
 
     def __call__(self, request: Request, answer: Answer) -> Cancel | None:
         """Have a request answered, at once or later. Returns what cancels it, if that makes sense. Never raises."""
-        target = self._targets.get(request.path) or self._target(request.path)
         try:
-            if target is not None and request.method == "POST":
-                return self._infer(request, target, answer)
-            if target is not None:
-                self._finish(request, _not_allowed(request, {"POST": None}), answer)
-                return None
-            return self._page(request, answer)
+            coding = request.headers.get(b"content-encoding")
+            return self._route(request, answer) if coding is None else self._inflate(request, coding, answer)
         except Exception as error:
             self._finish(request, self._refusal(request, error), answer)
             return None
+
+    def _route(self, request: Request, answer: Answer) -> Cancel | None:
+        target = self._targets.get(request.path) or self._target(request.path)
+        if target is None:
+            return self._page(request, answer)
+        if request.method != "POST":
+            self._finish(request, _not_allowed(request, {"POST": None}), answer)
+            return None
+        return self._infer(request, target, answer)
+
+    def _inflate(self, request: Request, coding: bytes, answer: Answer) -> Cancel | None:
+        """Answer the request that is in this one, whose body is compressed."""
+        limit = self._options.max_body_bytes
+        headers = {name: value for name, value in request.headers.items() if name != b"content-encoding"}
+
+        def plain() -> Request:
+            body = codings.decoded(request.body, coding, limit)
+            return Request(request.method, request.path, headers, body, request.keep_alive)
+
+        if len(request.body) <= INLINE_INFLATE_BYTES:
+            return self._route(plain(), answer)
+        begun: list[Cancel | None] = []
+
+        async def later() -> None:
+            begun.append(self._route(await asyncio.to_thread(plain), answer))
+
+        stop = self._start(request, later(), answer)
+
+        def cancel() -> None:
+            stop()
+            for each in begun:
+                if each is not None:
+                    each()
+
+        return cancel
 
     def _target(self, path: str) -> tuple[str, str] | None:
         """The model and the version that a path of inference names; remembered, because clients ask again and again."""
@@ -112,15 +143,13 @@ class Routes:
                 f"model '{entry.name}' is decoupled: it may give any number of answers, use generate_stream or gRPC",
             )
         headers = request.headers
-        parsed = rest.parse(
-            self._body(request), headers.get(b"inference-header-content-length"), entry.metadata, self._memory
-        )
+        parsed = rest.parse(request.body, headers.get(b"inference-header-content-length"), entry.metadata, self._memory)
         self._for_client(request, parsed)
 
         def done(result: InferResponse | RequestError) -> None:
             response = self._answer(request, entry, parsed, result)
-            if b"accept-encoding" in headers:
-                self._compress(headers[b"accept-encoding"], response)
+            if b"accept-encoding" in headers and self._compress(request, response, answer):
+                return
             self._finish(request, response, answer)
 
         return self._api.submit(entry, parsed, done).cancel
@@ -138,10 +167,6 @@ class Routes:
             return Response(200, buffers)
         header = ("inference-header-content-length", str(head_length))
         return Response(200, buffers, "application/octet-stream", (header,))
-
-    def _body(self, request: Request) -> bytes | memoryview:
-        coding = request.headers.get(b"content-encoding")
-        return request.body if coding is None else codings.decoded(request.body, coding, self._options.max_body_bytes)
 
     def _for_client(self, request: Request, parsed: InferRequest) -> None:
         """What the headers say about a request: whose it is and how long the client will wait."""
@@ -166,22 +191,33 @@ class Routes:
         if page is None:
             self._finish(request, _not_allowed(request, methods), answer)
             return None
-        plain = Request(request.method, request.path, request.headers, self._body(request), request.keep_alive)
-        result = page(plain, *names)
+        result = page(request, *names)
         if isinstance(result, Response):
             self._finish(request, result, answer)
             return None
-        task = asyncio.get_running_loop().create_task(self._wait(request, result, answer))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task.cancel
+        return self._start(request, self._wait(request, result, answer), answer)
 
     async def _wait(self, request: Request, result: Awaitable[Response], answer: Answer) -> None:
-        try:
-            response = await result
-        except Exception as error:
-            response = self._refusal(request, error)
-        self._finish(request, response, answer)
+        self._finish(request, await result, answer)
+
+    def _start(self, request: Request, work: Coroutine[Any, Any, None], answer: Answer) -> Cancel:
+        """Do what takes longer in a task, whose failure is the answer."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._finish(request, self._refusal(request, error), answer)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: work.close())  # cancelled so soon that it never began
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
 
     # --- answers
 
@@ -207,15 +243,26 @@ class Routes:
                 response.headers += ((load_report.RESPONSE_HEADER, report),)
         answer(response)
 
-    def _compress(self, header: bytes, response: Response) -> None:
-        """Only what inference answers: tritonclient.http.aio says that it takes gzip always, but reads it only there."""
-        above_bytes = self._options.compress_above_bytes
-        if above_bytes is None or sum(map(len, response.body)) <= above_bytes:
-            return
-        coding = codings.accepted(header)
-        if coding is not None:
+    def _compress(self, request: Request, response: Response, answer: Answer) -> bool:
+        """Whether the answer will be given later, because it is large and has to be compressed.
+
+        Of inference only: tritonclient.http.aio says that it takes gzip everywhere, but reads it only there.
+        """
+        above_bytes, size = self._options.compress_above_bytes, sum(map(len, response.body))
+        coding = codings.accepted(request.headers[b"accept-encoding"])
+        if above_bytes is None or size <= above_bytes or coding is None:
+            return False
+        response.headers += (("content-encoding", coding), ("vary", "accept-encoding"))
+        if size <= INLINE_COMPRESS_BYTES:
             response.body = (codings.encoded(response.body, coding),)
-            response.headers += (("content-encoding", coding), ("vary", "accept-encoding"))
+            return False
+
+        async def later() -> None:
+            response.body = (await asyncio.to_thread(codings.encoded, response.body, coding),)
+            self._finish(request, response, answer)
+
+        self._start(request, later(), answer)
+        return True
 
 
 def _not_allowed(request: Request, methods: Mapping[str, object]) -> Response:

@@ -32,11 +32,11 @@ class Call(GrpcStream):
     on_cancel: Callable[[], object] | None = None
     """For the method to set: called at most once, if the client has gone before it was answered."""
     _flag = 0
-    _message: bytes | None = None
 
     def __init__(self, limits: Limits, method: Method, sender: Sender, number: int, head: CallHead) -> None:
         GrpcStream.__init__(self, limits, sender, number, head)
         self._method = method
+        self._message: bytes | None = None
 
     def received(self, data: bytes, is_last: bool) -> None:
         if is_last and len(data) >= PREFIX.size and self._message is None and self._arriving is None:
@@ -148,8 +148,9 @@ class StreamCall(GrpcStream):
     async def send(self, message: Buffer | Sequence[Buffer]) -> None:
         """Returns when the message is on its way; the buffers must not be changed. Cancelled if the client goes."""
         body, size = _body(message)
-        self._begin_answer()
-        self.push(body, size)
+        if not self._is_over:
+            self._begin_answer()
+            self.push(body, size)
         await asyncio.sleep(0)  # others have their turn, even if this window never shuts
         await self.drained()
 

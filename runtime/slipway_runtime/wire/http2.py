@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._host = host
         self._reader = h2.FrameReader(limits.MAX_FRAME_BYTES, limits.MAX_BLOCK_BYTES)
         self._headers = HeaderDecoder(host.parse, too_large, limits.MAX_HEADER_BYTES)
+        self._known_heads = self._headers.known
         self._sender = Sender(host.held)
         self._streams = self._sender.streams
         self._hello: bytes | None = b""  # None when it is complete
@@ -68,8 +69,8 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._patience = Patience(self.active_s)
         if (sock := transport.get_extra_info("socket")) is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sender.write(limits.OUR_HELLO)
         self._host.opened(self)
+        self._sender.write(limits.OUR_HELLO)
         if self._host.draining:
             # Not at once: a client takes that for a connection that failed, and waits before it tries again.
             self._loop.call_later(limits.LATE_STAY_S, self.drain)
@@ -90,7 +91,7 @@ class Connection(asyncio.Protocol, Generic[H]):
                 data = self._greet(data)
             for type_, flags, number, payload in self._reader.feed(data):
                 if self._next >= 0 and type_ != self._next:
-                    self._misplaced(type_)
+                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"not the type of frame that must come: {type_}")  # noqa: TRY301
                 if type_ == h2.DATA:
                     self._data(flags, number, payload)
                 elif type_ == h2.HEADERS:
@@ -100,9 +101,6 @@ class Connection(asyncio.Protocol, Generic[H]):
         except ConnectionBroken as broken:
             self.end(broken.code, broken.why)
         sender.flush()
-
-    def eof_received(self) -> bool:
-        return False
 
     def pause_writing(self) -> None:
         # A peer that does not read its answers gets no further request read.
@@ -133,9 +131,15 @@ class Connection(asyncio.Protocol, Generic[H]):
         if self._draining or self._sender.closing:
             return
         self._draining = True
-        goaway = h2.goaway(h2.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining")
-        self._sender.write(goaway + h2.frame(h2.PING, 0, 0, _DRAIN_PING))
+        self._sender.write(h2.goaway(h2.MAX_STREAM_ID, ErrorCode.NO_ERROR, "draining"))
+        self._sender.write(h2.frame(h2.PING, 0, 0, _DRAIN_PING))
         self._loop.call_later(limits.LAST_STREAM_S, self._announce_last)
+
+    def _announce_last(self) -> None:
+        if self._last_served == h2.MAX_STREAM_ID and not self._sender.closing:
+            self._last_served = self._last
+            self._sender.closes_when_done = True
+            self._sender.write(h2.goaway(self._last, ErrorCode.NO_ERROR, "draining"))
 
     def sweep(self, now_s: float, idle_timeout_s: float) -> None:
         """Called now and then: ends whoever has had its time."""
@@ -154,12 +158,11 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     def end(self, code: ErrorCode, why: str) -> None:
         """GOAWAY and close; what runs is given up."""
-        if self._sender.closing:
-            return
-        self._sender.write(h2.goaway(min(self._last, self._last_served), code, why))
-        self._sender.flush()
-        self._sender.close()
-        self._drop_all()
+        if not self._sender.closing:
+            self._sender.write(h2.goaway(min(self._last, self._last_served), code, why))
+            self._sender.flush()
+            self._sender.close()
+            self._drop_all()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -181,9 +184,6 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._hello = None if start == h2.PREFACE else hello
         return hello[len(h2.PREFACE) :]
 
-    def _misplaced(self, type_: int) -> None:
-        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"a frame of type {type_} where {self._next} must come")
-
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
         self._received += size
@@ -202,14 +202,17 @@ class Connection(asyncio.Protocol, Generic[H]):
             return
         if size > len(payload):
             stream.grant(size - len(payload))
-        is_last = bool(flags & h2.END_STREAM)
-        if payload or is_last:
+        is_last = flags & h2.END_STREAM != 0
+        if not payload and not is_last:
+            self._calm("empty")
+        elif stream.content_length is not None:
             self._body(stream, payload, is_last)
         else:
-            self._calm("empty")
+            stream.received_all = is_last
+            stream.received(payload, is_last)
 
     def _body(self, stream: Stream, body: bytes, is_last: bool) -> None:
-        if stream.content_length is None or stream.is_as_long_as_said(len(body), is_last=is_last):
+        if stream.is_as_long_as_said(len(body), is_last=is_last):
             stream.received_all = is_last
             stream.received(body, is_last)
         else:
@@ -240,9 +243,11 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     def _block(self, number: int, flags: int, block: bytes) -> None:
         if len(block) > limits.FREE_BLOCK_BYTES:
-            self._patience.spend_on_headers(block, self.active_s)
-        head = self._headers.decode(block)  # also of a stream that is refused: the table is the connection's
-        is_last = bool(flags & h2.END_STREAM)
+            self._pay(len(block) / limits.BLOCK_BYTES_PER_COST)
+        head = self._known_heads.get(block) or self._headers.decode(
+            block
+        )  # also of a stream that is refused: the table is the connection's
+        is_last = flags & h2.END_STREAM != 0
         if number <= self._last:
             self._trailers(number, head, is_last=is_last)
             return
@@ -327,17 +332,17 @@ class Connection(asyncio.Protocol, Generic[H]):
                 raise ConnectionBroken(code, "WINDOW_UPDATE of nothing or of too much")
             sender.window += increment
             sender.pump()
-            return
-        stream = self._known(number, "WINDOW_UPDATE")
-        if stream is None:
-            return
+        elif (stream := self._known(number, "WINDOW_UPDATE")) is not None:
+            self._open_window(stream, increment)
+
+    def _open_window(self, stream: Stream, increment: int) -> None:
         stream.send_window += increment
         if not increment:
             self._break(stream, ErrorCode.PROTOCOL_ERROR)
         elif stream.send_window > h2.MAX_WINDOW:
             self._break(stream, ErrorCode.FLOW_CONTROL_ERROR)
         else:
-            sender.enqueue(stream)
+            self._sender.enqueue(stream)
 
     def _reset(self, number: int, payload: bytes) -> None:
         stream = self._known(number, "RST_STREAM")
@@ -376,15 +381,10 @@ class Connection(asyncio.Protocol, Generic[H]):
             raise ConnectionBroken(code, f"PRIORITY of stream {number} that is none")
 
     def _calm(self, what: str) -> None:
-        self._patience.spend(what, self.active_s)
+        self._pay(limits.COST[what])
 
-    # --- ends
-
-    def _announce_last(self) -> None:
-        if self._last_served == h2.MAX_STREAM_ID and not self._sender.closing:
-            self._last_served = self._last
-            self._sender.closes_when_done = True
-            self._sender.write(h2.goaway(self._last, ErrorCode.NO_ERROR, "draining"))
+    def _pay(self, cost: float) -> None:
+        self._patience.spend(cost, self.active_s, self._last // 2 + self._sender.turns)
 
     def _break(self, stream: Stream, code: ErrorCode) -> None:
         """The peer broke the rules of a stream."""

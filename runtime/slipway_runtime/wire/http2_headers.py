@@ -37,7 +37,8 @@ class HeaderDecoder(Generic[T]):
         self._dynamic_bytes = 0
         self._limit = TABLE_BYTES
         self._is_changed = False  # the dynamic table, by the block at hand
-        self._known: dict[bytes, T] = {}
+        self.known: dict[bytes, T] = {}
+        """What blocks meant that change nothing: whoever is in a hurry looks here first."""
         self._strings: dict[bytes, bytes] = {}  # Huffman codes read before: reading one is our slowest loop
 
     def decode(self, block: bytes) -> T:
@@ -46,7 +47,7 @@ class HeaderDecoder(Generic[T]):
         Raises:
             ConnectionBroken: COMPRESSION_ERROR.
         """
-        known = self._known.get(block)
+        known = self.known.get(block)
         if known is not None:
             return known
         self._is_changed = False
@@ -55,10 +56,10 @@ class HeaderDecoder(Generic[T]):
         except (IndexError, HPACKDecodingError) as error:
             raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, "a header block that cannot be read") from error
         parsed = self._too_large if fields is None else self._parse(fields)
-        if self._is_changed or len(self._known) == _REMEMBERED:
-            self._known.clear()
+        if self._is_changed or len(self.known) == _REMEMBERED:
+            self.known.clear()
         if not self._is_changed and len(block) <= _REMEMBERED_BYTES:
-            self._known[block] = parsed
+            self.known[block] = parsed
         return parsed
 
     def _fields(self, block: bytes) -> list[Field] | None:

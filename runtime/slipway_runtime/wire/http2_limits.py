@@ -38,8 +38,10 @@ OUR_HELLO = h2.settings(
 
 CALM = 2000.0
 """Cost of frames that a peer may cause at once, and per second. A PING costs 1."""
-_COST = {"settings": 10.0, "ping": 1.0, "reset": 4.0, "priority": 0.5, "window": 0.02, "empty": 0.5, "refused": 4.0}
+_PAID = 2.0  # by every request and every message: grpc-go sends a PING with each answer, to measure its bandwidth
+COST = {"settings": 10.0, "ping": 1.0, "reset": 6.0, "priority": 0.5, "window": 0.02, "empty": 0.5, "refused": 6.0}
 FREE_BLOCK_BYTES = 2048  # no honest client sends much more with every request
+BLOCK_BYTES_PER_COST = 128
 
 
 def progress(moved_s: float, count: int, now_s: float) -> float:
@@ -51,19 +53,15 @@ class Patience:
     """Counts frames that cost us more than their sender: floods of PING, SETTINGS, resets, empty frames."""
 
     def __init__(self, now_s: float) -> None:
-        self._cost, self._since_s = 0.0, now_s
+        self._cost, self._since_s, self._work = 0.0, now_s, 0
 
-    def spend(self, what: str, now_s: float) -> None:
-        self._spend(_COST[what], now_s)
-
-    def spend_on_headers(self, block: bytes, now_s: float) -> None:
-        self._spend(len(block) / 128, now_s)
-
-    def _spend(self, cost: float, now_s: float) -> None:
+    def spend(self, cost: float, now_s: float, work: int) -> None:
+        """`work`: requests and pieces of answers so far. Raises ConnectionBroken."""
         self._cost += cost
         if self._cost > CALM:
-            self._cost = max(cost, self._cost - CALM * (now_s - self._since_s))
-            self._since_s = now_s
+            paid = CALM * (now_s - self._since_s) + _PAID * (work - self._work)
+            self._cost = max(cost, self._cost - paid)
+            self._since_s, self._work = now_s, work
             if self._cost > CALM / 2:
                 raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 

@@ -1,6 +1,6 @@
 """All HTTP/2 connections of a server: accepting, draining, time-outs. What a request means, subclasses say.
 
-While nobody is connected nothing runs here.
+While nobody is connected nothing runs here. How many may connect is the listener's business.
 """
 
 import asyncio

@@ -61,6 +61,7 @@ class Sender:
         self.closing = False
         self.closes_when_done = False
         self.flush_is_due = False
+        self.turns = 0  # in which something was sent
         self.now_s = 0.0  # of the last thing that arrived: the time to count stalls from
         self._cut: dict[int, None] = {}
         self._held = held
@@ -195,6 +196,7 @@ class Sender:
             sent += length
             if length >= _JOIN_BYTES:
                 self._out_bytes += length
+        self.turns += 1
         self.hold(stream, -sent)
         stream.moved_s = progress(stream.moved_s, sent, self.loop.time())
         if not stream.pending:
@@ -210,7 +212,6 @@ class Stream:
 
     # Defaults of the class instead of slots: what most requests never change costs them nothing.
     received_all = False
-    closed = False
     is_queued = False
     pending_bytes = 0
     credit = 0
@@ -224,6 +225,7 @@ class Stream:
         self.send_window = sender.initial_window
         self.receive_window = STREAM_WINDOW
         self.moved_s = sender.now_s
+        self.closed = False
         self.pending: list[Buffer] = []
 
     # --- for subclasses
@@ -267,7 +269,8 @@ class Stream:
         sender.write(
             b"".join((head_start, number, head_fields, data_head, prefix, body, tail_start, number, tail_fields))
         )
-        sender.forget(self)
+        self.closed = True  # what `forget` does, as far as it applies
+        del sender.streams[self.id]
 
     def begin(self, head: bytes) -> None:
         if not self.closed:
