@@ -2,12 +2,14 @@
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.tensors import Buffer
 
 # wbits for zlib: 16 + 15 is a gzip stream, 15 a zlib stream, which is what "deflate" means in HTTP.
 _WBITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+_PIECE_IN, _PIECE_OUT = 1 << 16, 1 << 20
 _LEVEL = 1  # tensors hardly get smaller with more, only later
 # Nothing honest shrinks more than this but constants, of which some MiB may come: zlib itself reaches 1:1032.
 MAX_RATIO = 256
@@ -29,17 +31,35 @@ def decoded(body: bytes | memoryview, coding: bytes, limit: int) -> bytes | memo
     most = min(limit, max(MAX_RATIO * len(body), FREE_BYTES))
     inflater = zlib.decompressobj(_WBITS[name])
     try:
-        plain = inflater.decompress(body, most)
-        # What is left may be no more than the checksum at the end.
-        more = inflater.decompress(inflater.unconsumed_tail, 1) if inflater.unconsumed_tail else b""
+        pieces, read = _inflated(inflater, memoryview(body), most)
     except zlib.error as exc:
         raise invalid(f"the body is not valid {name.decode()}: {exc}") from None
-    if more:
+    if pieces is None:
         why = f"the request body is larger than {most} bytes"
         raise RequestError(Kind.TOO_LARGE, why if most == limit else f"{why}, {MAX_RATIO} times what was sent")
-    if not inflater.eof or inflater.unused_data:
+    if not inflater.eof or inflater.unused_data or read < len(body):
         raise invalid(f"the {name.decode()} body is cut short, or has something after its end")
-    return plain
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _inflated(inflater: Any, body: memoryview, most: int) -> tuple[list[bytes] | None, int]:
+    """The plain bytes, None for more than `most` of them, and how much of the body was looked at.
+
+    In pieces: zlib lets other threads run while it works, but not while it puts a large whole together, which one
+    that is to be refused does not need.
+    """
+    pieces: list[bytes] = []
+    read = 0
+    while read < len(body) and not inflater.eof:
+        todo: bytes | memoryview = body[read : read + _PIECE_IN]
+        read += len(todo)
+        while todo and not inflater.eof:
+            pieces.append(inflater.decompress(todo, min(_PIECE_OUT, most + 1)))
+            most -= len(pieces[-1])
+            if most < 0:
+                return None, read
+            todo = inflater.unconsumed_tail
+    return pieces, read
 
 
 def accepted(header: bytes) -> str | None:
