@@ -244,9 +244,10 @@ class Connection(asyncio.Protocol, Generic[H]):
     def _block(self, number: int, flags: int, block: bytes) -> None:
         if len(block) > limits.FREE_BLOCK_BYTES:
             self._pay(len(block) / limits.BLOCK_BYTES_PER_COST)
-        head = self._known_heads.get(block) or self._headers.decode(
-            block
-        )  # also of a stream that is refused: the table is the connection's
+        head = self._known_heads.get(block)
+        if head is None:  # also of a stream that is refused: the table is the connection's
+            head = self._headers.decode(block)
+            self._pay(self._headers.beyond / limits.FIELDS_PER_COST)
         is_last = flags & h2.END_STREAM != 0
         if number <= self._last:
             self._trailers(number, head, is_last=is_last)

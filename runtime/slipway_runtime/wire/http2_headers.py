@@ -39,6 +39,8 @@ class HeaderDecoder(Generic[T]):
         self._is_changed = False  # the dynamic table, by the block at hand
         self.known: dict[bytes, T] = {}
         """What blocks meant that change nothing: whoever is in a hurry looks here first."""
+        self.beyond = 0
+        """Fields of the block at hand that were read for the table's sake alone."""
         self._strings: dict[bytes, bytes] = {}  # Huffman codes read before: reading one is our slowest loop
 
     def decode(self, block: bytes) -> T:
@@ -50,7 +52,7 @@ class HeaderDecoder(Generic[T]):
         known = self.known.get(block)
         if known is not None:
             return known
-        self._is_changed = False
+        self._is_changed, self.beyond = False, 0
         try:
             fields = self._fields(block)
         except (IndexError, HPACKDecodingError) as error:
@@ -76,6 +78,8 @@ class HeaderDecoder(Generic[T]):
             room -= len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
             if room >= 0:
                 fields.append(field)
+            else:
+                self.beyond += 1
         return fields if room >= 0 else None
 
     def _literal(self, block: bytes, at: int) -> tuple[Field, int]:

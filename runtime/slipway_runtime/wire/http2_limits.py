@@ -42,6 +42,8 @@ _PAID = 2.0  # by every request and every message: grpc-go sends a PING with eac
 COST = {"settings": 10.0, "ping": 1.0, "reset": 6.0, "priority": 0.5, "window": 0.02, "empty": 0.5, "refused": 6.0}
 FREE_BLOCK_BYTES = 2048  # no honest client sends much more with every request
 BLOCK_BYTES_PER_COST = 128
+FIELDS_PER_COST = 4
+"""Of fields beyond what a list may hold: a byte each to send, but not to read."""
 
 
 def progress(moved_s: float, count: int, now_s: float) -> float:
