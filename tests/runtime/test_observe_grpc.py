@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+import tritonclient.grpc as grpc_client
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from slipway_runtime.observe import Tracer
@@ -16,6 +19,7 @@ from slipway_runtime.wire.grpc_calls import Call, GrpcServer, StreamCall, stream
 from slipway_runtime.wire.grpc_messages import Code, GrpcError
 from slipway_runtime.wire.http1_messages import Answer, Cancel, Request
 from slipway_runtime.wire.http1_server import HttpServer, Limits
+from tests.runtime.process import ServerProcess
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 Log = pytest.LogCaptureFixture
@@ -157,3 +161,17 @@ async def test_only_failures_of_the_server_mark_a_span(name: str, code: int, fai
     (span,) = await spans(lambda channel: ask(channel, name, b""))
     assert span.attributes["rpc.grpc.status_code"] == code
     assert (span.status.status_code.name == "ERROR") is failed
+
+
+@pytest.mark.timeout(300)  # importing torch takes a minute on a machine that does other things
+def test_a_server_logs_requests_of_both_protocols_when_told(launch: Callable[..., ServerProcess]) -> None:
+    server = launch("--model", "sample://hello", "--access-log", "true").wait_ready()
+    x = grpc_client.InferInput("x", [1, 4], "FP32")
+    x.set_data_from_numpy(np.ones((1, 4), np.float32))
+    with grpc_client.InferenceServerClient(server.grpc) as client:
+        assert client.infer("hello", [x]).as_numpy("y").tolist() == [[3.0] * 4]
+    assert server.wait_log("call")["rpc"] == "/inference.GRPCInferenceService/ModelInfer"
+    with urllib.request.urlopen(f"http://{server.http}/v2", timeout=20) as response:
+        response.read()
+    line = server.wait_log("request")
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/v2", 200)
