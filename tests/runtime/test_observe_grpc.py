@@ -71,7 +71,7 @@ async def served(methods: Methods) -> AsyncIterator[grpc.aio.Channel]:
     port = await server.listen("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
-    await calls.close(0)
+    await calls.close(20)  # the client has gone: that it takes a moment is all there is to wait for
     await server.close()
 
 
