@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway_runtime.debug import debugged
 from slipway_runtime.errors import BadConfig, Failure
-from slipway_runtime.memory import keep_large_blocks
+from slipway_runtime.memory import keep_large_blocks, settle
 from slipway_runtime.observe import Tracer, logged
 from slipway_runtime.observe_grpc import logged_calls, traced_calls
 from slipway_runtime.protocol.grpc_services import all_rpcs
@@ -173,6 +173,7 @@ class Server:
     async def load(self) -> None:
         started_s = time.monotonic()
         await self._service.start()
+        settle()
         log.info("ready", extra={"f": {"load_s": round(time.monotonic() - started_s, 3)}})
 
     async def drain(self) -> None:

@@ -202,7 +202,7 @@ class Service:
             raise self._absent(name, version)
         if version and self._models[name].versions and version not in self._models[name].versions:
             raise self._absent(name, version)
-        return self.state in (State.READY, State.DRAINING) and (name, version) in self._ready
+        return self.state is State.READY and (name, version) in self._ready
 
     def versions(self, name: str) -> list[str]:
         return sorted(self._models[name].versions, key=_number) if name in self._models else []
@@ -232,8 +232,8 @@ class Service:
         rows: list[dict[str, Any]] = []
         for name in sorted({*self._models, *self._source.names()}):
             model = self._models.get(name)
-            if model is not None and model.versions:
-                rows += [{"name": name, "version": v, "state": "READY", "reason": ""} for v in self.versions(name)]
+            if model is not None and model.versions and (model.state == "READY" or not ready_only):
+                rows += [{"name": name, "version": v, "state": model.state, "reason": ""} for v in self.versions(name)]
             elif not ready_only:
                 state, reason = (model.state, model.reason) if model is not None else ("UNAVAILABLE", "")
                 row = {"name": name, "version": "", "state": state, "reason": reason}
@@ -295,7 +295,7 @@ class Service:
 
     def _absent(self, name: str, version: str) -> RequestError:
         model = self._models.get(name)
-        if model is None or (version and model.versions):
+        if model is None or (version and model.versions and version not in model.versions):
             suffix = f" version {version}" if version else ""
             return RequestError(Kind.NOT_FOUND, f"Request for unknown model: '{name}'{suffix} is not found")
         why = f": {model.reason}" if model.reason else ""

@@ -1,6 +1,7 @@
 """Sample models, and real server processes that the tests of a session share (importing torch takes seconds)."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -75,3 +76,17 @@ def launch(samples: Path) -> Iterator[Callable[..., ServerProcess]]:
     yield launched
     for server in running:
         server.kill()
+
+
+EXAMPLES = ("simple", "simple_string", "simple_identity", "simple_sequence", "repeat_int32")
+
+
+@pytest.fixture(scope="session")
+def examples(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with the models that the examples of Triton's clients use; clients may load and unload them."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name in EXAMPLES:
+        shutil.copytree(samples / name, folder / name)
+    server = start(samples, "--repository", str(folder), "--allow-code", "true", "--model-control", "explicit")
+    yield server.wait_ready()
+    server.kill()

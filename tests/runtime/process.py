@@ -49,6 +49,14 @@ class ServerProcess:
         self.wait_log("ready")
         return self
 
+    def memory_mib(self, field: str) -> float:
+        """A line of the kernel's about the process, such as VmHWM, the most memory that it ever had."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+    def rss_mib(self) -> float:
+        return self.memory_mib("VmRSS")
+
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 

@@ -14,7 +14,7 @@ from slipway_runtime.engine.endpoint import Done, Endpoint, Load, Options
 from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.job import Call
 from slipway_runtime.engine.sequences import Sequences
-from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.errors import BadConfig, Kind, RequestError
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, OutputChoice, Rows, Tensor, TensorSpec
 from tests.runtime.engine import LONG_S, Model, has_begun, policy, settle
 
@@ -279,6 +279,12 @@ async def test_sequences_are_kept_in_order() -> None:
         assert world.model.batches == [[0], [1], [2], [3]]
         with pytest.raises(RequestError, match="correlation ID"):
             await world.endpoint.infer(request(1))
+
+
+async def test_sequences_and_several_instances_are_refused() -> None:
+    options = Options(policy(), sequences=Sequences("m", idle_s=10, most=2))
+    with pytest.raises(BadConfig, match="model 'm' has sequences and 2 instances; give it one instance"):
+        Endpoint("m", "1", Loaded(Doubles(), Doubles()), options, Host())
 
 
 # --- streams

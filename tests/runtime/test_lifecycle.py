@@ -1,35 +1,21 @@
 """From the first byte to the last: starting, failing to start, draining. Real processes, exact exit codes."""
 
-import concurrent.futures
 import http.client
 import json
 import socket
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import tritonclient.grpc as grpc_client
 
-from tests.runtime.process import DEADLINE_S, ServerProcess
+from tests.runtime.load import BODY, Load, get, until, waiting
+from tests.runtime.process import ServerProcess
 
 pytestmark = pytest.mark.timeout(300)  # importing torch takes a minute on a machine that does other things
 
 Launch = Callable[..., ServerProcess]
 Servers = dict[str, ServerProcess]
-BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]})
-
-
-def get(server: ServerProcess, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)
-    connection.request("GET", path)
-    status = connection.getresponse().status
-    connection.close()
-    return status
 
 
 def test_it_is_live_before_the_model_is_loaded_and_ready_after(launch: Launch) -> None:
@@ -95,51 +81,6 @@ def test_told_to_stop_while_loading_it_stops_at_once(launch: Launch) -> None:
     assert server.wait() == 0
 
 
-class Load:
-    """Clients that ask as fast as they can, over HTTP (kept alive, as long as the server likes) and gRPC."""
-
-    def __init__(self, server: ServerProcess, clients: int) -> None:
-        self.counts: Counter[str] = Counter()
-        self.closes = 0
-        self._server = server
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._pool = concurrent.futures.ThreadPoolExecutor(2 * clients)
-        self._done = [self._pool.submit(ask) for ask in [self._http, self._grpc] * clients]
-
-    def stop(self) -> None:
-        self._stop.set()
-        for future in self._done:
-            future.result(DEADLINE_S)
-        self._pool.shutdown()
-
-    def _count(self, outcome: str) -> None:
-        with self._lock:
-            self.counts[outcome] += 1
-
-    def _http(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._server.http_port, timeout=20)
-        while not self._stop.is_set():
-            try:
-                connection.request("POST", "/v2/models/hello/infer", BODY)
-                response = connection.getresponse()
-                data = json.loads(response.read())["outputs"][0]["data"]
-                self._count("ok" if data == [3, 5, 7, 9] else f"wrong {data}")
-                self.closes += response.headers["connection"] == "close"
-            except (OSError, http.client.HTTPException) as error:
-                self._count(f"http {error!r}")
-                return
-        connection.close()
-
-    def _grpc(self) -> None:
-        item = grpc_client.InferInput("x", [1, 4], "FP32")
-        item.set_data_from_numpy(np.array([[1, 2, 3, 4]], np.float32))
-        with grpc_client.InferenceServerClient(self._server.grpc) as client:
-            while not self._stop.is_set():
-                data = client.infer("hello", [item]).as_numpy("y").tolist()
-                self._count("ok" if data == [[3, 5, 7, 9]] else f"wrong {data}")
-
-
 def test_sigterm_under_load_loses_no_request(ending: Servers) -> None:
     server = ending["drains under load"].wait_ready()
     load = Load(server, clients=3)
@@ -190,19 +131,3 @@ def test_a_second_signal_ends_it_at_once(ending: Servers) -> None:
     server.terminate()
     assert server.wait() == 1
     assert server.lines[-1] == "told to stop a second time, ended at once"
-
-
-def waiting(server: ServerProcess) -> int:
-    """How many requests wait, from /metrics."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    return next(int(line.split()[1]) for line in lines if line.startswith("nv_inference_pending_request_count{"))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.005)

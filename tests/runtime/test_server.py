@@ -13,6 +13,7 @@ import tritonclient.http as http_client
 import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException
 
+from slipway_runtime.protocol.api import EXTENSIONS
 from tests.runtime.process import ServerProcess
 
 pytestmark = pytest.mark.timeout(300)  # importing torch takes a minute on a machine that does other things
@@ -75,7 +76,7 @@ def test_tritonclient_http_with_its_defaults(servers: Servers) -> None:
         assert client.is_model_ready("simple")
         assert client.is_model_ready("simple", "1")
         assert not client.is_model_ready("other")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert client.get_server_metadata()["extensions"] == list(EXTENSIONS)
         assert [t["name"] for t in client.get_model_metadata("simple")["inputs"]] == ["INPUT0", "INPUT1"]
         check(client.infer("simple", inputs(http_client)))
         for pending in [client.async_infer("simple", inputs(http_client)) for _ in range(20)]:
@@ -162,6 +163,8 @@ def test_metrics_of_a_real_process(servers: Servers) -> None:
     assert 'nv_inference_count{model="hello",version="1"}' in text
     assert "process_resident_memory_bytes" in text
     load_s = next(
-        float(line.split()[1]) for line in text.splitlines() if line.startswith("slipway_runtime_load_seconds ")
+        float(line.split()[1])
+        for line in text.splitlines()
+        if line.startswith('slipway_runtime_load_seconds{model="hello"} ')
     )
     assert 0 < load_s < 60

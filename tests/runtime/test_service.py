@@ -1,382 +1,237 @@
-"""What the server answers in each state, by REST and gRPC on real ports, with a model that is a Python function."""
+"""Which models there are, in which state, and what becomes of requests while that changes. No torch."""
 
 import asyncio
-import gzip
-import json
-import threading
-import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import re
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
-import grpc
-import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
-from slipway_runtime.engine.executor import Executor
-from slipway_runtime.errors import Kind, RequestError
-from slipway_runtime.metrics import Exposition, Stats
-from slipway_runtime.protocol.grpcio_server import CODES, GrpcServer
-from slipway_runtime.protocol.routes import STATUS, Routes
-from slipway_runtime.service import Service
-from slipway_runtime.tensors import Metadata, Tensor, TensorSpec
-from slipway_runtime.wire.http1_messages import Request, Response
-
-LIMIT = 10_000
-METADATA = Metadata(
-    "test",
-    inputs=(TensorSpec("x", "FP32", (-1, 2)), TensorSpec("n", "INT64", (-1, 1))),
-    outputs=(TensorSpec("sum", "FP32", (-1, 2)), TensorSpec("n", "INT64", (-1, 1))),
-    max_batch=4,
-)
-
-
-class Sum:
-    """x + n. Holds while `hold` is set; raises for n = 13."""
-
-    metadata = METADATA
-
-    def __init__(self) -> None:
-        self.hold = threading.Event()
-        self.hold.set()
-
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        x, n = (tensor.data for tensor in inputs)
-        self.hold.wait(20)
-        if (n == 13).any():
-            raise RequestError(Kind.INTERNAL, "the model failed: thirteen")
-        return [Tensor("sum", "FP32", (x + n).astype(np.float32)), Tensor("n", "INT64", n)]
-
-
-class World:
-    def __init__(self) -> None:
-        self.model = Sum()
-        self.service = Service("m", Executor(slots=1, max_queue=1), timeout_s=20)
-        self.routes = Routes(self.service, LIMIT)
-
-    def load(self) -> "World":
-        self.service.set_ready(self.model, 0.5)
-        return self
-
-    async def rest(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.routes(Request(method, path, names, body, keep_alive=True))
-
-    async def infer(self, **change: Any) -> Response:
-        return await self.rest("POST", "/v2/models/m/infer", json.dumps(BODY | change).encode())
-
-
-X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
-N = {"name": "n", "shape": [1, 1], "datatype": "INT64", "data": [10]}
-BODY: dict[str, Any] = {"inputs": [X, N]}
+from slipway_runtime.errors import Failure, Kind, RequestError
+from slipway_runtime.service import State
+from tests.runtime.fake_source import FakeSource, Sum, World, first, settle
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
     yield world
-    world.model.hold.set()
+    await world.close()
 
 
 @pytest.fixture
-async def stub(world: World) -> AsyncIterator[Any]:
-    """tritonclient's own stub, connected."""
-    server = GrpcServer(world.service, LIMIT)
-    port = await server.listen("127.0.0.1", 0)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    await server.close(0)
+async def two() -> AsyncIterator[World]:
+    world = World(FakeSource("m", "other"))
+    yield world
+    await world.close()
 
 
-def of(response: Response) -> tuple[int, Any]:
-    return response.status, json.loads(b"".join(bytes(part) for part in response.body))
+def states(world: World) -> dict[str, str]:
+    return {f"{row['name']}/{row.get('version', '')}": row["state"] for row in world.service.index(False)}
 
 
-def message(x: Sequence[float] = (1, 2), n: int = 10, name: str = "m") -> Any:
-    request = pb.ModelInferRequest(model_name=name)
-    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
-    request.inputs.add(name="n", datatype="INT64", shape=[1, 1])
-    request.raw_input_contents.extend([np.array(x, np.float32).tobytes(), np.array([n], np.int64).tobytes()])
-    return request
+def refused(world: World, name: str = "m", version: str = "") -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        world.service.entry(name, version)
+    return caught.value
 
 
-async def settle(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
-
-
-async def test_live_at_once_ready_when_loaded_not_ready_while_draining(world: World, stub: Any) -> None:
-    async def seen() -> tuple[int, int, int, bool, bool]:
-        statuses = [
-            of(await world.rest("GET", f"/v2/{path}"))[0] for path in ("health/live", "health/ready", "models/m/ready")
-        ]
-        ready = (await stub.ServerReady(pb.ServerReadyRequest())).ready
-        model = (await stub.ModelReady(pb.ModelReadyRequest(name="m"))).ready
-        assert (await stub.ServerLive(pb.ServerLiveRequest())).live
-        return (*statuses, ready, model)
-
-    assert await seen() == (200, 503, 503, False, False)
-    world.load()
-    assert await seen() == (200, 200, 200, True, True)
+async def test_it_is_loading_then_ready_then_draining(world: World) -> None:
+    world.source.gate.clear()
+    assert (world.service.state, world.service.is_ready()) == (State.LOADING, False)
+    starting = asyncio.create_task(world.start())
+    await settle(lambda: states(world) == {"m/": "LOADING"})
+    error = refused(world)
+    assert (error.kind, error.message) == (Kind.UNAVAILABLE, "model 'm' is loading, try again shortly")
+    assert not world.service.model_ready("m", "")
+    world.source.gate.set()
+    await starting
+    assert (world.service.state, world.service.is_ready(), states(world)) == (State.READY, True, {"m/1": "READY"})
     world.service.set_draining()
-    assert await seen() == (200, 503, 503, False, False)
-    assert (await world.infer()).status == 200
-    assert list((await stub.ModelInfer(message())).raw_output_contents)
+    assert (world.service.state, world.service.is_ready()) == (State.DRAINING, False)
+    assert first(await world.submit()) == [11, 12]
 
 
-async def test_a_model_that_loads_is_unavailable_not_unknown(world: World, stub: Any) -> None:
-    assert of(await world.infer()) == (503, {"error": "model 'm' is loading, try again shortly"})
-    with pytest.raises(grpc.aio.AioRpcError, match="is loading") as caught:
-        await stub.ModelInfer(message())
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+async def test_a_model_that_fails_does_not_take_the_others_down(two: World, caplog: pytest.LogCaptureFixture) -> None:
+    two.source.failing["m"] = "model 'm' is damaged"
+    await two.start()
+    assert states(two) == {"m/": "UNAVAILABLE", "other/1": "READY"}
+    assert next(row["reason"] for row in two.service.index(False) if row["name"] == "m") == "model 'm' is damaged"
+    assert (two.service.state, two.service.is_ready()) == (State.READY, False), "ready is when all that is wanted is"
+    assert first(await two.submit("other")) == [11, 12]
+    error = refused(two)
+    assert (error.kind, "unavailable: model 'm' is damaged" in error.message) == (Kind.UNAVAILABLE, True)
+    assert any("could not be loaded" in record.message for record in caplog.records)
+    two.source.failing.clear()
+    await two.service.load("m", {})
+    assert two.service.is_ready()
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["models/other", "models/other/ready", "models/other/infer", "models/m/versions/2", "models/m/versions/2/ready"],
-)
-async def test_another_model_or_version_is_not_found(world: World, path: str) -> None:
-    status, body = of(await world.load().rest("POST" if path.endswith("infer") else "GET", f"/v2/{path}"))
-    assert status == 404
-    assert body["error"].startswith("Request for unknown model: '")
+async def test_a_start_at_which_every_model_fails_is_a_failure(two: World) -> None:
+    two.source.failing = {"m": "first", "other": "second"}
+    with pytest.raises(Failure, match="first"):
+        await two.start()
+    assert two.service.state is State.FAILED
 
 
-async def test_names_and_versions_in_urls_are_decoded(world: World) -> None:
-    world.load().service.name = "a b/ü"
-    assert of(await world.rest("GET", "/v2/models/a%20b%2F%C3%BC/versions/1/ready"))[0] == 200
+async def test_a_source_that_cannot_say_what_it_has_is_a_failure(world: World) -> None:
+    def broken() -> list[str]:
+        raise Failure("no such folder")
+
+    world.source.initial = broken  # type: ignore[method-assign]
+    with pytest.raises(Failure, match="no such folder"):
+        await world.start()
 
 
-async def test_metadata_is_the_same_by_both_protocols(world: World, stub: Any) -> None:
-    world.load()
-    _, model = of(await world.rest("GET", "/v2/models/m"))
-    assert model == {
-        "name": "m",
-        "versions": ["1"],
-        "platform": "test",
-        "inputs": [
-            {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
-            {"name": "n", "datatype": "INT64", "shape": [-1, 1]},
-        ],
-        "outputs": [
-            {"name": "sum", "datatype": "FP32", "shape": [-1, 2]},
-            {"name": "n", "datatype": "INT64", "shape": [-1, 1]},
-        ],
-    }
-    reply = await stub.ModelMetadata(pb.ModelMetadataRequest(name="m"))
-    assert [(t.name, t.datatype, list(t.shape)) for t in reply.inputs] == [
-        ("x", "FP32", [-1, 2]),
-        ("n", "INT64", [-1, 1]),
-    ]
-    _, server = of(await world.rest("GET", "/v2"))
-    reply = await stub.ServerMetadata(pb.ServerMetadataRequest())
-    assert (server["name"], server["extensions"]) == (reply.name, list(reply.extensions))
+async def test_a_repository_may_begin_with_no_model_at_all(world: World) -> None:
+    world.source.at_start = []
+    await world.start()
+    assert (world.service.is_ready(), states(world)) == (True, {"m/": "UNAVAILABLE"})
+    await world.service.load("m", {})
+    assert first(await world.submit()) == [11, 12]
 
 
-async def test_inference_gives_all_outputs_or_those_asked_for(world: World, stub: Any) -> None:
-    world.load()
-    status, body = of(await world.infer(id="7"))
-    assert (status, body["model_name"], body["model_version"], body["id"]) == (200, "m", "1", "7")
-    assert [(o["name"], o["data"]) for o in body["outputs"]] == [("sum", [11, 12]), ("n", [10])]
-    _, body = of(await world.infer(outputs=[{"name": "n"}]))
-    assert [o["name"] for o in body["outputs"]] == ["n"]
-    reply = await stub.ModelInfer(message())
-    assert np.frombuffer(reply.raw_output_contents[0], np.float32).tolist() == [11, 12]
+async def test_without_a_version_the_highest_number_answers(world: World) -> None:
+    world.source.versions["m"] = {"9": partial(Sum, 9), "10": partial(Sum, 10), "2": partial(Sum, 2)}
+    await world.start()
+    assert world.service.versions("m") == ["2", "9", "10"]
+    assert first(await world.submit()) == [21, 22]
+    assert first(await world.submit(version="9")) == [20, 21]
+    assert (refused(world, version="3").kind, refused(world, "nope").kind) == (Kind.NOT_FOUND, Kind.NOT_FOUND)
+    assert [row["version"] for row in world.service.statistics("m", "")] == ["2", "9", "10"]
+    assert [row["inference_count"] for row in world.service.statistics("m", "9")] == [1]
 
 
-async def test_inputs_may_come_in_any_order(world: World) -> None:
-    _, body = of(await world.load().infer(inputs=[N, X]))
-    assert body["outputs"][0]["data"] == [11, 12]
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        pytest.param({"inputs": [X]}, "expected 2 inputs but got 1 inputs for model 'm'", id="one missing"),
-        pytest.param(
-            {"inputs": [X, N, {**X, "name": "z"}]}, "unexpected inference input 'z' for model 'm'", id="extra"
-        ),
-        pytest.param({"inputs": [X, X, N]}, "an input is given twice", id="twice"),
-        pytest.param({"inputs": [{**X, "datatype": "FP64"}, N]}, "'FP64', but model 'm' expects 'FP32'", id="datatype"),
-        pytest.param({"inputs": [{**X, "shape": [2, 1]}, N]}, "Expected [-1, 2], got [2, 1]", id="shape"),
-        pytest.param({"inputs": [{**X, "shape": [2]}, N]}, "unexpected shape for input 'x'", id="dimensions"),
-        pytest.param(
-            {"inputs": [{**X, "shape": [5, 2], "data": [0] * 10}, {**N, "shape": [5, 1], "data": [0] * 5}]},
-            "batch-size must be <= 4 for 'm'",
-            id="batch",
-        ),
-        pytest.param(
-            {"inputs": [{**X, "shape": [0, 2], "data": []}, {**N, "shape": [0, 1], "data": []}]},
-            "at least 1, got 0",
-            id="empty batch",
-        ),
-        pytest.param(
-            {"inputs": [X, {**N, "shape": [2, 1], "data": [1, 2]}]}, "different batch sizes [1, 2]", id="uneven batch"
-        ),
-        pytest.param({"outputs": [{"name": "z"}]}, "unexpected inference output 'z' for model 'm'", id="output"),
-        pytest.param({"outputs": [{"name": "n"}, {"name": "n"}]}, "an output is asked for twice", id="output twice"),
-    ],
-)
-async def test_what_does_not_fit_the_model_is_refused(world: World, change: dict[str, Any], sentence: str) -> None:
-    status, body = of(await world.load().infer(**change))
-    assert status == 400
-    assert sentence in body["error"]
-
-
-async def test_a_failing_model_answers_500_and_the_server_lives(world: World, stub: Any) -> None:
-    world.load()
-    assert of(await world.infer(inputs=[X, {**N, "data": [13]}])) == (500, {"error": "the model failed: thirteen"})
-    with pytest.raises(grpc.aio.AioRpcError, match="thirteen") as caught:
-        await stub.ModelInfer(message(n=13))
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
-    assert (await world.infer()).status == 200
-
-
-async def test_a_defect_of_the_server_is_an_answer_too(
-    world: World, stub: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.load()
-
-    def broken(inputs: Sequence[Tensor]) -> list[Tensor]:
-        return [None]  # type: ignore[list-item]
-
-    world.model.run = broken  # type: ignore[method-assign]
-    assert of(await world.infer()) == (500, {"error": "internal error; the server's log says more"})
-    with pytest.raises(grpc.aio.AioRpcError, match="internal error") as caught:
-        await stub.ModelInfer(message())
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
-    assert len([record for record in caplog.records if record.exc_info]) == 2
-
-
-async def test_a_full_queue_is_503_and_unavailable(world: World, stub: Any) -> None:
-    world.load().model.hold.clear()
-    tasks = [asyncio.create_task(world.infer()) for _ in range(2)]
+async def test_an_unload_finishes_what_waits_and_refuses_what_is_new(world: World) -> None:
+    await world.start()
+    world.model.hold.clear()
+    answers = [world.submit(), world.submit()]
     await settle(lambda: world.service.in_flight == 2)
-    assert of(await world.infer())[0] == 503
-    with pytest.raises(grpc.aio.AioRpcError, match="Exceeds maximum queue size") as caught:
-        await stub.ModelInfer(message())
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    unloading = asyncio.create_task(world.service.unload("m", {}))
+    await settle(lambda: states(world) == {"m/1": "UNLOADING"})
+    for version in ("", "1"):
+        error = refused(world, version=version)
+        assert (error.kind, error.message) == (Kind.UNAVAILABLE, "model 'm' is unloading, try again shortly")
+    assert refused(world, version="7").kind is Kind.NOT_FOUND
+    assert not world.service.model_ready("m", "1")
+    assert world.service.index(True) == []
     world.model.hold.set()
-    assert [(await task).status for task in tasks] == [200, 200]
+    assert [first(await answer) for answer in answers] == [[11, 12], [11, 12]]
+    await unloading
+    assert world.model.closed
+    assert world.source.released == [world.model]
+    assert states(world) == {"m/": "UNAVAILABLE"}
+    error = refused(world)
+    assert (error.kind, error.message) == (Kind.UNAVAILABLE, "model 'm' is unavailable: unloaded, try again shortly")
+    assert world.service.is_ready(), "nobody wants a model that was unloaded"
 
 
-async def test_the_clients_deadline_and_ours_both_count(world: World, stub: Any) -> None:
-    world.load().model.hold.clear()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.ModelInfer(message(), timeout=0.05)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    world.service._timeout_s = 0.05
-    assert of(await world.infer())[0] == 504
-    with pytest.raises(grpc.aio.AioRpcError, match="timeout expired") as caught:
-        await stub.ModelInfer(message())
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-async def test_a_grpc_client_that_leaves_leaves_the_queue(world: World, stub: Any) -> None:
-    world.load().model.hold.clear()
-    first = asyncio.create_task(world.infer())
-    await settle(lambda: world.service.in_flight == 1)
-    call = stub.ModelInfer(message())
+async def test_a_reload_loses_no_request_and_the_old_one_answers_what_it_has(world: World) -> None:
+    await world.start()
+    old = world.model
+    old.hold.clear()
+    before = [world.submit(), world.submit()]
     await settle(lambda: world.service.in_flight == 2)
-    call.cancel()
-    await settle(lambda: world.service.in_flight == 1)
-    assert world.service.stats.failure["CANCELED"] == 1
+    world.source.versions["m"] = {"1": partial(Sum, 100)}
+    reloading = asyncio.create_task(world.service.load("m", {}))
+    await settle(lambda: len(world.source.loaded) == 2 and world.service.entry("m", "").endpoint.in_flight == 0)
+    assert first(await world.submit()) == [111, 112]
+    assert not old.closed
+    old.hold.set()
+    assert [first(await answer) for answer in before] == [[11, 12], [11, 12]]
+    await reloading
+    assert (old.closed, world.source.released, states(world)) == (True, [old], {"m/1": "READY"})
+
+
+async def test_while_a_reload_is_on_its_way_the_old_one_answers(world: World) -> None:
+    await world.start()
+    world.source.gate.clear()
+    reloading = asyncio.create_task(world.service.load("m", {}))
+    for _ in range(20):
+        assert first(await world.submit()) == [11, 12]
+    assert states(world) == {"m/1": "READY"}
+    world.source.gate.set()
+    await reloading
+
+
+async def test_a_reload_that_fails_leaves_the_old_one_serving(world: World) -> None:
+    await world.start()
+    world.source.failing["m"] = "the file is cut short"
+    with pytest.raises(RequestError, match="failed to load 'm', the file is cut short") as caught:
+        await world.service.load("m", {})
+    assert caught.value.kind is Kind.INVALID
+    assert first(await world.submit()) == [11, 12]
+    assert (states(world), world.service.is_ready()) == ({"m/1": "READY"}, True)
+
+
+async def test_a_version_that_is_gone_after_a_reload_is_not_found(world: World) -> None:
+    world.source.versions["m"] = {"1": Sum, "2": Sum}
+    await world.start()
+    del world.source.versions["m"]["1"]
+    await world.service.load("m", {})
+    assert (world.service.versions("m"), refused(world, version="1").kind) == (["2"], Kind.NOT_FOUND)
+
+
+async def test_a_load_takes_the_config_it_is_given(world: World) -> None:
+    await world.start()
+    await world.service.load("m", {"config": '{"max_batch_size": 2}'})
+    assert world.source.configs == [None, '{"max_batch_size": 2}']
+
+
+async def test_loads_and_unloads_of_one_model_come_one_after_the_other(world: World) -> None:
+    await world.start()
+    await asyncio.gather(
+        *(world.service.load("m", {}) for _ in range(3)),
+        world.service.unload("m", {}),
+        *(world.service.load("m", {}) for _ in range(3)),
+    )
+    assert first(await world.submit()) == [11, 12]
+    assert [model.closed for model in world.source.loaded] == [True] * 6 + [False]
+    assert world.source.released == world.source.loaded[:-1]
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+async def test_a_model_that_there_is_not_is_named(world: World, what: str) -> None:
+    await world.start()
+    with pytest.raises(RequestError, match=f"failed to {what} 'nope'") as caught:
+        await getattr(world.service, what)("nope", {})
+    assert caught.value.kind is Kind.INVALID
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+async def test_clients_may_not_load_unless_the_server_allows_it(what: str) -> None:
+    world = await World(explicit=False).start()
+    sentence = f"failed to {what} 'm': explicit model load / unload is not allowed; start the server with --model-co"
+    with pytest.raises(RequestError, match=re.escape(sentence)) as caught:
+        await getattr(world.service, what)("m", {})
+    assert caught.value.kind is Kind.UNAVAILABLE
+    assert first(await world.submit()) == [11, 12]
+    await world.close()
+
+
+async def test_what_still_waits_when_the_service_closes_is_refused(world: World) -> None:
+    await world.start()
+    world.model.hold.clear()
+    running, waiting = world.submit(), world.submit()
+    await settle(lambda: world.service.entry("m", "").endpoint.waiting == 1)
+    closing = asyncio.create_task(world.service.close())
+    error: Any = await waiting
+    assert (error.kind, error.message) == (Kind.UNAVAILABLE, "the model is being unloaded, send the request again")
     world.model.hold.set()
-    assert (await first).status == 200
+    assert first(await running) == [11, 12]
+    await closing
 
 
-async def test_what_is_not_served_by_grpc_is_unimplemented(world: World, stub: Any) -> None:
-    for rpc, request in (
-        ("ModelStatistics", pb.ModelStatisticsRequest()),
-        ("RepositoryIndex", pb.RepositoryIndexRequest()),
-    ):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await getattr(stub, rpc)(request)
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_a_grpc_message_above_the_limit_is_refused(world: World, stub: Any) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.ModelInfer(message(x=[0.0] * LIMIT))
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status", "allow"),
-    [
-        ("GET", "/v2/models/m/infer", 405, "POST"),
-        ("POST", "/v2/models/m", 405, "GET, HEAD"),
-        ("DELETE", "/v2/health/live", 405, "GET, HEAD"),
-        ("HEAD", "/v2/health/live", 200, None),
-        ("GET", "/v2/", 200, None),
-        ("GET", "/", 404, None),
-        ("GET", "/v2/models", 404, None),
-        ("GET", "/v2/models/m/config", 404, None),
-        ("POST", "/v2/repository/index", 404, None),
-    ],
-)
-async def test_routes_and_verbs(world: World, method: str, path: str, status: int, allow: str | None) -> None:
-    response = await world.load().rest(method, path)
-    assert response.status == status
-    assert dict(response.headers).get("allow") == allow
-    assert ("error" in of(response)[1]) == (status >= 400)
-
-
-@pytest.mark.parametrize(
-    ("coding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP", gzip.compress)]
-)
-async def test_compressed_bodies_are_read(world: World, coding: str, encode: Callable[[bytes], bytes]) -> None:
-    body = encode(json.dumps(BODY).encode())
-    assert (await world.load().rest("POST", "/v2/models/m/infer", body, content_encoding=coding)).status == 200
-
-
-@pytest.mark.parametrize(
-    ("body", "coding", "status", "sentence"),
-    [
-        pytest.param(gzip.compress(bytes(50_000_000)), "gzip", 413, f"larger than {LIMIT} bytes", id="bomb"),
-        pytest.param(b"nonsense", "gzip", 400, "not valid gzip", id="no gzip"),
-        pytest.param(gzip.compress(b"{}" * 99)[:-12], "gzip", 400, "gzip body is cut short", id="cut short"),
-        pytest.param(b"{}", "br", 400, "Content-Encoding 'br' is not understood", id="unknown"),
-    ],
-)
-async def test_a_wrong_compressed_body_is_refused(
-    world: World, body: bytes, coding: str, status: int, sentence: str
-) -> None:
-    got, answer = of(await world.load().rest("POST", "/v2/models/m/infer", body, content_encoding=coding))
-    assert (got, sentence in answer["error"]) == (status, True), answer
-
-
-async def test_metrics_have_tritons_names_and_add_up(world: World) -> None:
-    world.load()
-    two = {"inputs": [{**X, "shape": [2, 2], "data": [1, 2, 3, 4]}, {**N, "shape": [2, 1], "data": [1, 2]}]}
-    await world.infer(**two)
-    await world.infer()
-    await world.infer(inputs=[X])
-    await world.infer(inputs=[X, {**N, "data": [13]}])
-    response = await world.rest("GET", "/metrics")
-    text = bytes(response.body[0]).decode()
-    for line in (
-        "# TYPE nv_inference_request_success counter",
-        'nv_inference_request_success{model="m",version="1"} 2',
-        'nv_inference_request_failure{model="m",version="1",reason="OTHER"} 1',
-        'nv_inference_request_failure{model="m",version="1",reason="BACKEND"} 1',
-        'nv_inference_count{model="m",version="1"} 3',
-        'nv_inference_exec_count{model="m",version="1"} 2',
-        "slipway_runtime_ready 1.0",
-        "slipway_runtime_load_seconds 0.5",
-    ):
-        assert f"\n{line}\n" in f"\n{text}"
-    for name in ("request", "queue", "compute_infer"):
-        assert f"nv_inference_{name}_duration_us{{" in text
-    world.service.set_draining()
-    assert b"slipway_runtime_ready 0.0" in bytes((await world.rest("GET", "/metrics")).body[0])
-
-
-def test_a_model_name_cannot_forge_metrics() -> None:
-    text = Exposition().render(Stats(), 'a"} 1\nevil 2', 0).decode()
-    assert not any(line.startswith("evil") for line in text.splitlines())
-
-
-def test_every_kind_of_failure_has_a_code_in_both_protocols() -> None:
-    assert set(STATUS) == set(CODES) == set(Kind)
+async def test_load_is_reported_for_balancers(world: World) -> None:
+    await world.start()
+    assert set(world.service.load_report().values()) == {0.0}
+    world.model.hold.clear()
+    answers = [world.submit(), world.submit()]
+    await settle(lambda: world.service.entry("m", "").endpoint.waiting == 1)
+    report = world.service.load_report()
+    assert report["application_utilization"] == 2
+    assert (report["named_metrics.queue_requests"], report["named_metrics.running_requests"]) == (1, 1)
+    world.model.hold.set()
+    await asyncio.gather(*answers)
+    assert world.service.in_flight == 0

@@ -23,6 +23,27 @@ def test_the_flag_wins_over_the_variable_and_that_over_the_default() -> None:
     ("argv", "env", "sentence"),
     [
         pytest.param([], {}, "no model is named; give --model", id="no model"),
+        pytest.param(
+            ["--model", "a", "--repository", "b"], {}, "--model and --repository are both given", id="two places"
+        ),
+        pytest.param(
+            ["--model", "a"], {"SLIPWAY_MODEL_REPOSITORY": "b"}, "are both given", id="two places, one a variable"
+        ),
+        pytest.param(["--model-control", "poll"], {}, "must be one of none, explicit", id="control"),
+        pytest.param(["--grpc-backend", "rust"], {}, "must be one of own, grpcio", id="grpc backend"),
+        pytest.param(["--full-status", "500"], {}, "--full-status is '500', must be 503 or 429", id="full"),
+        pytest.param(["--metrics-port", "-1"], {}, "must be a whole number from 0 to 65535", id="metrics port"),
+        pytest.param(["--max-queue-bytes", "0"], {}, "must be a whole number from 1", id="queue bytes"),
+        pytest.param(["--max-held-bytes", "1.5"], {}, "must be a whole number from 1", id="held bytes"),
+        pytest.param(["--max-delay", "11"], {}, "must be a number of seconds from 0 to 10", id="delay"),
+        pytest.param(["--tenant-weights", "a=0"], {}, "must be NAME=1..1000, with commas", id="weight too small"),
+        pytest.param(["--tenant-weights", "a=1001"], {}, "must be NAME=1..1000", id="weight too large"),
+        pytest.param(["--tenant-weights", "a"], {}, "must be NAME=1..1000", id="no weight"),
+        pytest.param(["--tenant-weights", "=2"], {}, "must be NAME=1..1000", id="no tenant"),
+        pytest.param(["--tenant-header", "a/b"], {}, "must be a header's name", id="header"),
+        pytest.param(["--allow-code", "yes"], {}, "--allow-code is 'yes', must be true or false", id="code"),
+        pytest.param(["--tracing", ""], {}, "--tracing is '', must be true or false", id="tracing"),
+        pytest.param(["--cache-bytes", "-1"], {}, "must be a whole number from 0", id="cache"),
         pytest.param(["--http-port", "70000"], {}, "--http-port is '70000', must be a whole number", id="port"),
         pytest.param([], {"SLIPWAY_TIMEOUT_S": "nan"}, "SLIPWAY_TIMEOUT_S is 'nan', must be a number", id="nan"),
         pytest.param([], {"SLIPWAY_TIMEOUT_S": "0"}, "SLIPWAY_TIMEOUT_S is '0', must be a number of", id="no time"),
@@ -42,6 +63,38 @@ def test_a_wrong_setting_is_named(argv: list[str], env: dict[str, str], sentence
 def test_another_command_is_refused() -> None:
     with pytest.raises(BadConfig, match="invalid choice"):
         read_settings(["fly"], {})
+
+
+def test_every_kind_of_value_is_read_from_a_flag_or_a_variable() -> None:
+    argv = [
+        "--repository",
+        "/models",
+        "--load-models",
+        "a, b,",
+        "--tenant-weights",
+        "blue=3,a=b=2",
+        "--full-status",
+        "429",
+    ]
+    env = {
+        "SLIPWAY_ALLOW_CODE": "TRUE",
+        "SLIPWAY_MODEL_CONTROL": "explicit",
+        "SLIPWAY_ALLOWED_CLASSES": "mine:*,yours:Net",
+        "SLIPWAY_MAX_DELAY_S": "0.002",
+        "SLIPWAY_TRACING": "0",
+    }
+    settings = read_settings(["serve", *argv], env)
+    assert (settings.repository, settings.load_models) == ("/models", ("a", "b"))
+    assert settings.tenant_weights == {"blue": 3, "a=b": 2}
+    assert (settings.full_status, settings.max_delay_s, settings.model_control) == (429, 0.002, "explicit")
+    assert (settings.allow_code, settings.tracing, settings.allowed_classes) == (True, False, ("mine:*", "yours:Net"))
+
+
+def test_what_is_not_given_is_off_or_safe() -> None:
+    settings = read_settings(["serve", "--model", "/m"], {})
+    assert (settings.model_control, settings.allow_code, settings.allowed_classes) == ("none", False, ())
+    assert (settings.debug, settings.tracing, settings.access_log) == (False, False, False)
+    assert (settings.grpc_backend, settings.full_status, settings.max_delay_s) == ("own", 503, 0)
 
 
 def test_check_and_bench_take_the_settings_of_one_model() -> None:

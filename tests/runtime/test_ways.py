@@ -1,6 +1,7 @@
 """The ways in front of the batcher: equal requests asked once, sequences in order; each job has its own end."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -320,11 +321,11 @@ async def test_a_sequence_is_worked_on_in_order_one_at_a_time() -> None:
 
 async def test_several_sequences_share_batches_and_instances() -> None:
     async with sequenced(instances=3) as world:
-        sums = dict.fromkeys(range(1, 40), 0.0)
-        jobs = [(number, world.ask(number, n, start=n == 1, end=n == 10)) for n in range(1, 11) for number in sums]
-        await done(*(job for _, job in jobs))
-        order = [entry for model in world.models for entry in model.order]
-        assert len(order) == 390
+        for model in world.models:  # a state that all instances know
+            model.sums = world.model.sums
+        jobs = [world.ask(number, n, start=n == 1, end=n == 10) for n in range(1, 11) for number in range(1, 40)]
+        await done(*jobs)
+        assert [job.answer for job in jobs] == [n * (n + 1) / 2 for n in range(1, 11) for _ in range(39)]
         assert max(len(batch) for model in world.models for batch in model.batches) > 1
 
 
@@ -436,3 +437,61 @@ async def test_the_client_may_send_the_next_when_it_has_the_answer() -> None:
         await settle(lambda: len(jobs) == 50 and jobs[-1].answers)
         assert [job.answer for job in jobs] == list(range(1, 51))
         assert len(world.sequences) == 0
+
+
+# --- all of it together
+
+
+async def one_mix(seed: int) -> None:
+    randomly = random.Random(seed)  # noqa: S311 - it is to be the same every time
+    jobs, cancelled = list[Asked](), set[Asked]()
+    async with cached(max_queue=randomly.choice([3, 1000]), max_bytes=randomly.choice([0, 3000, 1 << 20])) as world:
+        for _ in range(60):
+            try:
+                jobs.append(world.ask(randomly.randrange(6), randomly.choice([None, None, 0.0, 0.001])))
+            except RequestError:
+                continue
+            if randomly.random() < 0.3 and world.cached.cancel(one := randomly.choice(jobs)):
+                cancelled.add(one)
+            if randomly.random() < 0.5:
+                await asyncio.sleep(randomly.choice([0, 0.0003]))
+        await settle(lambda: all(job.answers or job in cancelled for job in jobs))
+    for job in jobs:
+        assert bool(job.answers) == (job not in cancelled)
+        assert job.answer in (None, Kind.DEADLINE, job.inputs[0][0, 0] * 2)
+
+
+async def test_100_random_mixes_of_equal_requests_cancels_and_deadlines() -> None:
+    for seed in range(100):
+        await one_mix(seed)
+
+
+async def one_mix_of_sequences(seed: int) -> int:
+    randomly = random.Random(seed)  # noqa: S311 - it is to be the same every time
+    sent, refused = list[Asked](), 0
+    async with sequenced(instances=randomly.choice([1, 3]), max_queue=randomly.choice([10, 1000])) as world:
+        for model in world.models:
+            model.sums = world.model.sums
+            model.order = world.model.order
+        begun = set[int]()
+        for n in range(60):
+            number = randomly.randrange(1, 5)
+            try:
+                sent.append(world.ask(number, n, randomly.choice([None, None, 0.001]), start=number not in begun))
+                begun.add(number)
+            except RequestError:
+                refused += 1
+            if sent and randomly.random() < 0.1:
+                world.way.cancel(randomly.choice(sent))
+            if randomly.random() < 0.5:
+                await asyncio.sleep(randomly.choice([0, 0.0003]))
+        await settle(lambda: not world.way._inner and not world.batcher.running)
+        for number in range(1, 5):
+            done_in = [value for one, value in world.model.order if one == number]
+            assert done_in == sorted(done_in)
+        assert not [sequence for sequence in world.sequences._live.values() if sequence.running or sequence.waiting]
+    return refused
+
+
+async def test_in_100_random_mixes_sequences_stay_in_order() -> None:
+    assert sum([await one_mix_of_sequences(seed) for seed in range(100)]) > 20

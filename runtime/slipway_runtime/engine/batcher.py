@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slipway_runtime.engine.deadlines import Deadlines, expired
-from slipway_runtime.engine.job import Job, JobState, Runner, finish
+from slipway_runtime.engine.job import DONE, QUEUED, RUNNING, Job, Runner, finish
 from slipway_runtime.engine.pace import DelayRule, InlineRule
 from slipway_runtime.engine.queue import JobQueue
 from slipway_runtime.engine.stats import Ran, Stats
@@ -28,7 +28,6 @@ from slipway_runtime.tensors import Parameter, Rows
 
 log = logging.getLogger("slipway.batcher")
 
-_DONE = JobState.DONE
 _NONE = -1_000_000_000
 """A limit below whatever waits, so that the usual check of `submit` refuses all."""
 
@@ -64,6 +63,8 @@ class Batcher:
         self._queue = JobQueue(policy.levels, policy.weights)
         self._deadlines = Deadlines(self._loop, policy.timeout_s, self._expire)
         self._inline = InlineRule() if len(runners) == 1 and runners[0].may_run_inline else None
+        if self._inline is not None:
+            attach(runners[0])
         self._delay = DelayRule(policy.delay_s) if policy.delay_s else None
         self._max_queue, self._max_queue_bytes = policy.max_queue, policy.max_queue_bytes
         self._reserved = 0
@@ -116,7 +117,7 @@ class Batcher:
 
     def cancel(self, job: Job) -> bool:
         """Nobody wants the answer any more: `finished` is not called. Whether the job was not yet finished."""
-        if job.state is _DONE:
+        if job.state is DONE:
             return False
         self._settle(job)
         self._deadlines.discard(job)
@@ -130,10 +131,10 @@ class Batcher:
     def withdraw(self, job: Job) -> bool:
         """As `cancel`, but only if the model does not have it already."""
         with self._lock:
-            if job.state is not JobState.QUEUED:
+            if job.state is not QUEUED:
                 return False
             self._queue.remove(job)
-            job.state = _DONE
+            job.state = DONE
         self._deadlines.discard(job)
         return True
 
@@ -161,7 +162,7 @@ class Batcher:
             while self._queue.count:
                 left += self._queue.take(self._queue.rows, self._queue.count)[0]
         for job in left:
-            if job.state is not _DONE:
+            if job.state is not DONE:
                 self._deadlines.discard(job)
                 self._answer(job, self._refusal())
         for instance in self._instances:
@@ -267,7 +268,7 @@ class Batcher:
         self._taken += len(jobs)
         now_ns, rows = time.perf_counter_ns(), 0
         for job in jobs:
-            job.state = JobState.RUNNING
+            job.state = RUNNING
             job.started_ns = now_ns
             rows += job.rows
         return _Batch(jobs, Ran(rows, cut))
@@ -280,14 +281,19 @@ class Batcher:
             self._inline.ran(ran.cpu_ns)
         if self._delay is not None:
             self._delay.ran(ran.rows, ran.infer_ns / 1e9)
-        self.stats.ran(batch.jobs, ran)
+        jobs = batch.jobs
+        if RequestError in map(type, batch.results):
+            jobs = [job for job, result in zip(jobs, batch.results, strict=True) if type(result) is not RequestError]
+            ran.failed_rows = ran.rows - sum(job.rows for job in jobs)
+        if jobs:
+            self.stats.ran(jobs, ran)
         for job, result in zip(batch.jobs, batch.results, strict=True):
-            if job.state is not _DONE:
+            if job.state is not DONE:
                 self._deadlines.discard(job)
                 self._answer(job, result)
 
     def _answer(self, job: Job, result: Rows | RequestError) -> None:
-        job.state = _DONE
+        job.state = DONE
         if isinstance(result, RequestError):
             job.error = result
         else:
@@ -295,16 +301,16 @@ class Batcher:
         finish(job)
 
     def _expire(self, job: Job) -> None:
-        if job.state is not _DONE:
+        if job.state is not DONE:
             self._settle(job)
             self._answer(job, expired(job))
 
     def _settle(self, job: Job) -> None:
         """Take it out of the queue, if it is still there, and let nobody answer it any more."""
         with self._lock:
-            if job.state is JobState.QUEUED:
+            if job.state is QUEUED:
                 self._queue.remove(job)
-            job.state = _DONE
+            job.state = DONE
 
     def post(self, batch: _Batch) -> None:
         """On an instance's thread."""
@@ -315,6 +321,12 @@ class Batcher:
             self._loop.call_soon_threadsafe(what, *arguments)
         except RuntimeError:
             log.warning("the server has ended before the model was through with its last batch")
+
+
+def attach(runner: Runner) -> None:
+    """On every thread that is going to call `run`, before it does."""
+    if (attaching := getattr(runner, "attach", None)) is not None:
+        attaching()
 
 
 def _ignore(sequence: Parameter) -> None:
@@ -375,6 +387,7 @@ class _Instance:
         batch.ran.cpu_ns = time.thread_time_ns() - began_cpu_ns
 
     def _work(self) -> None:
+        attach(self._runner)
         while True:
             self._wake.acquire()
             if self._stopping:

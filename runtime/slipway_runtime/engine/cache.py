@@ -7,7 +7,6 @@ can prepare two inputs that share one. A model whose answers depend on anything 
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import xxhash
@@ -19,19 +18,18 @@ Key = bytes
 _ENTRY_BYTES = 400
 _ARRAY_BYTES = 150
 """About what an entry, and each of its arrays, costs beside the data."""
-
-
-@dataclass(slots=True)
-class _Entry:
-    outputs: Rows
-    size_bytes: int
+_SMALL_BYTES = 2048
+"""Below, copying is quicker than asking numpy for a view."""
+_MOST_HEADS = 1000
 
 
 class Cache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._seed = secrets.randbits(64)
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._entries: OrderedDict[Key, tuple[Rows, int]] = OrderedDict()
+        """Outputs and their bytes."""
         self.size_bytes = 0
         self.evictions = 0
 
@@ -44,23 +42,34 @@ class Cache:
         update = digest.update
         for data in inputs:
             dtype = data.dtype
-            update(b"%s%r" % (dtype.char.encode(), data.shape))
+            update(self._head(dtype.char, data.shape))
             if dtype.hasobject:
                 for value in data.ravel():
                     update(len(value).to_bytes(8, "little"))
                     update(value)
-            elif data.size:
-                update(data.data if data.flags.c_contiguous else np.ascontiguousarray(data).data)
+            elif data.nbytes < _SMALL_BYTES:
+                update(data.tobytes())
+            else:
+                update(np.ascontiguousarray(data).data)
         if parameters:
             digest.update(repr(sorted(parameters.items())).encode())
         return digest.digest()
+
+    def _head(self, type_char: str, shape: tuple[int, ...]) -> bytes:
+        """Type and shape as bytes; most requests have those of the one before."""
+        head = self._heads.get((type_char, shape))
+        if head is None:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            head = self._heads[type_char, shape] = f"{type_char}{shape}".encode()
+        return head
 
     def get(self, key: Key) -> Rows | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
         self._entries.move_to_end(key)
-        return entry.outputs
+        return entry[0]
 
     def put(self, key: Key, outputs: Rows) -> None:
         """Keep copies, unless they are larger than the whole cache."""
@@ -68,11 +77,11 @@ class Cache:
         if size_bytes > self._max_bytes or key in self._entries:
             return
         # Copies: an answer may be a view of its whole batch's.
-        self._entries[key] = _Entry([data.copy() for data in outputs], size_bytes)
+        self._entries[key] = ([data.copy() for data in outputs], size_bytes)
         self.size_bytes += size_bytes
         while self.size_bytes > self._max_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self.size_bytes -= oldest.size_bytes
+            _, (_, oldest_bytes) = self._entries.popitem(last=False)
+            self.size_bytes -= oldest_bytes
             self.evictions += 1
 
     def clear(self) -> None:

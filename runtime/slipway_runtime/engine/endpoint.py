@@ -13,13 +13,13 @@ from typing import NoReturn, Protocol
 from slipway_runtime.engine.batcher import Batcher, Policy
 from slipway_runtime.engine.cache import Cache
 from slipway_runtime.engine.ensemble import Ensemble, Step, Ticket
-from slipway_runtime.engine.job import Job, JobState, Runner, size_of
+from slipway_runtime.engine.job import DONE, Job, Runner, size_of
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.signature import Signature, check_outputs, chosen, datatype_of
 from slipway_runtime.engine.stats import Stats
 from slipway_runtime.engine.streams import Streams
 from slipway_runtime.engine.ways import Cached, Sequenced, Way
-from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.errors import BadConfig, Kind, RequestError
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Rows, Tensor
 
 Done = Callable[[InferResponse | RequestError], None]
@@ -85,9 +85,15 @@ class Options:
 
 
 class Endpoint:
-    """Must be made inside a running event loop."""
+    """Must be made inside a running event loop.
+
+    Raises:
+        BadConfig: sequences for a model with several instances, each of which would know a part of every sequence.
+    """
 
     def __init__(self, name: str, version: str, model: Loaded, options: Options, host: Host) -> None:
+        if options.sequences is not None and len(model.runners) > 1:
+            raise BadConfig(f"model '{name}' has sequences and {len(model.runners)} instances; give it one instance")
         self.name, self.version, self._model = name, version, model
         self.stats = Stats()
         self._policy, self._default_level, self._load = options.policy, options.default_level, host.load_now
@@ -227,7 +233,7 @@ class Endpoint:
         ask.done(result)
 
     def cancel(self, ask: Ask) -> None:
-        if self._way is not None and ask.state is not JobState.DONE and self._way.cancel(ask):
+        if self._way is not None and ask.state is not DONE and self._way.cancel(ask):
             self._left()
             self.stats.failed(None, time.perf_counter_ns() - ask.began_ns)
 

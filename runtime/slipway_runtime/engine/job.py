@@ -18,6 +18,10 @@ class JobState(Enum):
     """Answered, expired or cancelled."""
 
 
+# Looking up a member of an enumeration costs several times as much as a global.
+QUEUED, RUNNING, DONE = JobState
+
+
 class Call(Protocol):
     """What a runner sees of a job. It must not change the arrays, which may be views into the request's bytes."""
 
@@ -34,7 +38,8 @@ class Call(Protocol):
 class Runner(Protocol):
     """One instance of a loaded model. Called by one thread at a time, not always by the same.
 
-    It may also have `forget(sequence_id)`: a sequence was given up without its last request, its state can go.
+    It may also have `attach()`, called on every thread that will call `run`, before it does; and
+    `forget(sequence_id)`, called before a `run`: a sequence was given up without its last request, its state can go.
     """
 
     @property
@@ -89,7 +94,7 @@ class Job:
         self.size_bytes = 0
         self.queued_ns = 0
         self.started_ns = 0
-        self.state = JobState.QUEUED
+        self.state = QUEUED
         self.outputs: Rows | None = None
         self.error: RequestError | None = None
 

@@ -15,7 +15,7 @@ Source: Goyal, Vin and Cheng, "Start-time fair queueing", 1996.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from heapq import heapify, heappop, heappush, heapreplace
 
@@ -44,17 +44,15 @@ _ANY = object()
 
 
 class _Tenant:
-    __slots__ = ("lanes", "name", "passed", "price", "spare", "spent")
+    __slots__ = ("lanes", "name", "passed", "price", "spent")
 
-    def __init__(self, name: str, weight: int) -> None:
+    def __init__(self, name: str, weight: int, spent: int) -> None:
         self.name = name
         self.price = _ROW // weight
-        self.spent = 0
+        self.spent = spent
         self.passed = 0
         self.lanes: OrderedDict[object, _Lane] = OrderedDict()
         """Jobs by shape; shapes take turns."""
-        self.spare: _Lane | None = None
-        """One that got empty, to be used again: at a low load each request has a lane of its own."""
 
     def waits(self, key: object) -> bool:
         return bool(self.lanes.get(key)) if key is not _ANY else bool(self.lanes)
@@ -117,7 +115,6 @@ class _Level:
         """With `_ANY` for the whole level. Kept from the first moment there is more than one tenant until none is."""
         self.now = 0
         """What who was served last had spent before: who comes new begins here, and has saved nothing up."""
-        self._spare: _Tenant | None = None
         self._ahead: dict[str, int] = {}
         """Who has nothing waiting but has had more than its share: that is remembered until the others have too."""
         self._ahead_most = 64
@@ -128,8 +125,7 @@ class _Level:
             tenant = self._enter(job.tenant)
         lane = tenant.lanes.get(job.key)
         if lane is None:
-            lane = tenant.lanes[job.key] = OrderedDict() if tenant.spare is None else tenant.spare
-            tenant.spare = None
+            lane = tenant.lanes[job.key] = OrderedDict()
             if self.shapes:
                 self._waits(tenant, job.key)
         lane[job] = None
@@ -147,19 +143,15 @@ class _Level:
             self.lane_is_empty(tenant, job.key)
 
     def lane_is_empty(self, tenant: _Tenant, key: object) -> None:
-        tenant.spare = tenant.lanes.pop(key)
+        del tenant.lanes[key]
         if self.shapes:
             self._waits_no_more(key)
         if not tenant.lanes:
             self._leave(tenant)
 
     def _enter(self, name: str) -> _Tenant:
-        tenant = self._spare
-        if tenant is None or tenant.name != name:
-            tenant = _Tenant(name, self._weights.get(name, 1))
-        self._spare = None
-        tenant.spent = max(self.now, self._ahead.pop(name, 0)) if self._ahead else self.now
-        self.tenants[name] = tenant
+        spent = max(self.now, self._ahead.pop(name, 0)) if self._ahead else self.now
+        tenant = self.tenants[name] = _Tenant(name, self._weights.get(name, 1), spent)
         if self.shapes:
             self._waits(tenant, _ANY)
         elif len(self.tenants) > 1:
@@ -175,7 +167,6 @@ class _Level:
         if not self.tenants:
             ahead.clear()
             self.shapes.clear()
-            self._spare = tenant
             return
         self._waits_no_more(_ANY)
         if tenant.spent > self.now:
@@ -231,27 +222,37 @@ class JobQueue:
 
     def __init__(self, levels: int, weights: Mapping[str, int]) -> None:
         self._levels = [_Level(weights) for _ in range(levels)]
+        self._lone: Job | None = None
+        """Who waits alone needs no place among others: at a low load that is every request."""
         self.count = 0
         self.rows = 0
         self.size_bytes = 0
 
     def put(self, job: Job) -> None:
-        self._levels[job.level].put(job)
+        if not self.count:
+            self._lone = job
+        else:
+            if self._lone is not None:
+                self._place_lone(self._lone)
+            self._levels[job.level].put(job)
         self.count += 1
         self.rows += job.rows
         self.size_bytes += job.size_bytes
 
     def remove(self, job: Job) -> None:
         """Take out one that is in the queue, wherever it stands."""
-        self._levels[job.level].remove(job)
+        if self._lone is None:
+            self._levels[job.level].remove(job)
+        self._lone = None
         self.count -= 1
         self.rows -= job.rows
         self.size_bytes -= job.size_bytes
 
     def take(self, max_rows: int, max_jobs: int) -> tuple[list[Job], Cut]:
         """The next batch; empty if nobody waits. No job has more than `max_rows`."""
-        if self.count == 1:
-            return self._only(max_rows, max_jobs)
+        if (lone := self._lone) is not None:
+            self.remove(lone)
+            return [lone], Cut.FULL if lone.rows >= max_rows or max_jobs == 1 else Cut.QUEUE_EMPTY
         batch = _Batch(max_rows, max_jobs)
         for level in self._levels:
             if level.tenants:
@@ -264,29 +265,31 @@ class JobQueue:
         self.size_bytes -= sum([job.size_bytes for job in jobs])
         return jobs, self._cut(batch)
 
-    def _only(self, max_rows: int, max_jobs: int) -> tuple[list[Job], Cut]:
-        """The same without all that is needed for choosing: at a low load this is every request."""
-        job = next(self._heads())
-        self.remove(job)
-        return [job], Cut.FULL if job.rows >= max_rows or max_jobs == 1 else Cut.QUEUE_EMPTY
-
     def oldest(self) -> Job:
         """Of those that head their lanes, who came first. O(tenants and shapes)."""
-        return min(self._heads(), key=lambda job: job.queued_ns)
+        if self._lone is not None:
+            return self._lone
+        heads = (
+            next(iter(lane))
+            for level in self._levels
+            for tenant in level.tenants.values()
+            for lane in tenant.lanes.values()
+        )
+        return min(heads, key=lambda job: job.queued_ns)
 
     def waiting_by_tenant(self) -> dict[tuple[int, str], int]:
         """Jobs by level (from 1) and tenant. O(tenants)."""
+        if self._lone is not None:
+            return {(self._lone.level + 1, self._lone.tenant): 1}
         return {
             (number, name): sum(map(len, tenant.lanes.values()))
             for number, level in enumerate(self._levels, start=1)
             for name, tenant in level.tenants.items()
         }
 
-    def _heads(self) -> Iterator[Job]:
-        for level in self._levels:
-            for tenant in level.tenants.values():
-                for lane in tenant.lanes.values():
-                    yield next(iter(lane))
+    def _place_lone(self, job: Job) -> None:
+        self._levels[job.level].put(job)
+        self._lone = None
 
     def _cut(self, batch: _Batch) -> Cut:
         if batch.is_full:

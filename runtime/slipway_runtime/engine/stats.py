@@ -22,6 +22,7 @@ class Ran:
 
     rows: int
     cut: Cut
+    failed_rows: int = 0
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
@@ -62,9 +63,10 @@ class Stats:
     """Unix time of the last request that was run."""
 
     def ran(self, jobs: Sequence[Job], run: Ran) -> None:
+        """`jobs` are those that have answers: what failed is counted by `failed` alone."""
         count = len(jobs)
         self.executions += 1
-        self.inferences += run.rows
+        self.inferences += run.rows - run.failed_rows
         self.queue_ns += sum([job.started_ns - job.queued_ns for job in jobs])
         self.input_ns += run.input_ns * count
         self.infer_ns += run.infer_ns * count

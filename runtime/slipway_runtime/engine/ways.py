@@ -11,7 +11,7 @@ from typing import Protocol
 from slipway_runtime.engine.batcher import Batcher
 from slipway_runtime.engine.cache import Cache, Key
 from slipway_runtime.engine.deadlines import Deadlines, expired
-from slipway_runtime.engine.job import Job, JobState, finish
+from slipway_runtime.engine.job import DONE, Job, finish
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.stats import Stats
 from slipway_runtime.errors import RequestError
@@ -56,9 +56,9 @@ class _Front:
         self._inner: dict[Job, _Inner] = {}
 
     def cancel(self, job: Job) -> bool:
-        if job.state is JobState.DONE:
+        if job.state is DONE:
             return False
-        job.state = JobState.DONE
+        job.state = DONE
         if job in self._inner:  # else it is being answered in this very turn
             self._deadlines.discard(job)
             self._leave(job)
@@ -70,7 +70,6 @@ class _Front:
 
     def _wait(self, job: Job, inner: _Inner, timeout_s: float | None) -> None:
         self._inner[job] = inner
-        job.queued_ns = time.perf_counter_ns()
         self._deadlines.add(job, timeout_s)
 
     def _answer_all(self, inner: _Inner) -> None:
@@ -80,16 +79,16 @@ class _Front:
             del self._inner[job]
             self._deadlines.discard(job)
         for job in jobs:
-            if job.state is not JobState.DONE:
-                job.state = JobState.DONE
-                job.started_ns = inner.started_ns
+            if job.state is not DONE:
+                job.state = DONE
+                job.queued_ns, job.started_ns = inner.queued_ns, inner.started_ns
                 job.outputs, job.error = inner.outputs, inner.error
                 finish(job)
 
     def _expire(self, job: Job) -> None:
-        if job.state is JobState.DONE:
+        if job.state is DONE:
             return
-        job.state = JobState.DONE
+        job.state = DONE
         self._leave(job)
         job.error = expired(job)
         finish(job)
@@ -142,8 +141,8 @@ class Cached(_Front):
         self._answer_all(inner)
 
     def _hit(self, job: Job) -> None:
-        if job.state is not JobState.DONE:
-            job.state = JobState.DONE
+        if job.state is not DONE:
+            job.state = DONE
             finish(job)
 
     def _abandoned(self, inner: _Inner) -> None:

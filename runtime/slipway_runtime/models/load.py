@@ -4,13 +4,12 @@ What runs code of the model's author (model.py, a class by name, native code of 
 administrator allowed it: the options say so, not the model.
 """
 
-import ctypes
-import gc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slipway_runtime.engine.job import Runner
 from slipway_runtime.errors import BadConfig, BadModel, RequestError
+from slipway_runtime.memory import give_back
 from slipway_runtime.models import warmup
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.call import OwnCall, WithControls
@@ -75,7 +74,7 @@ class LoadedModel:
         for runner in self.runners:
             runner.close()
         self.runners.clear()
-        release_memory()
+        give_back()
 
     def _answer(self, runner: Runner, call: OwnCall) -> None:
         try:
@@ -133,15 +132,6 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
         batched = artifact.config.max_batch > 0
         model.runners[:] = [WithControls(runner, batching.controls, batched=batched) for runner in model.runners]
     return model
-
-
-def release_memory() -> None:
-    """Give back what Python and malloc keep for later."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):  # not glibc
-        return
 
 
 def _check_served(artifact: Artifact, own: Options) -> None:

@@ -68,6 +68,11 @@ class TorchRunner:
         self._private = program.private
         self._zero_copy = False
         self._gather: Gather[torch.Tensor] = Gather(self._allocate, _cut, max_rows=max_batch)
+        self._threads = torch.get_num_threads()
+
+    def attach(self) -> None:
+        """OpenMP counts threads for each of its callers: one that was not told takes a thread per CPU."""
+        torch.set_num_threads(self._threads)
 
     def run(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
         if not self._max_batch:

@@ -114,7 +114,14 @@ class Methods:
         return pb.ServerReadyResponse(ready=self._api.is_ready())
 
     async def ModelReady(self, message: Any, context: Context) -> Any:
-        return pb.ModelReadyResponse(ready=self._api.model_ready(message.name, message.version))
+        """Of a model that there is not it is false, as Triton has it: clients ask by this whether it was loaded yet."""
+        try:
+            ready = self._api.model_ready(message.name, message.version)
+        except RequestError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            ready = False
+        return pb.ModelReadyResponse(ready=ready)
 
     async def ServerMetadata(self, message: Any, context: Context) -> Any:
         return pb.ServerMetadataResponse(**server_metadata())

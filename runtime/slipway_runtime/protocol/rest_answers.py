@@ -21,7 +21,6 @@ from slipway_runtime.tensors import (
     Buffer,
     InferRequest,
     InferResponse,
-    Region,
     Tensor,
     bytes_of,
 )
@@ -56,7 +55,8 @@ def render(
                 tensor = as_classes(tensor, choice, entry)
         output: JsonObject = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.data.shape}
         if region is not None:
-            output["parameters"] = _share(tensor, region, regions)
+            # Without parameters, as Triton: its C++ client takes any for those of binary data, and fails.
+            served(regions).write(region, bytes_of(tensor), tensor.name)
         elif binary:
             raw = bytes_of(tensor)
             tail.append(raw)
@@ -72,16 +72,6 @@ def render(
 
 # orjson writes NaN and infinity as null. To look for that in a short text costs less than to look at the values.
 FEW_BYTES = 16 * 1024
-
-
-def _share(tensor: Tensor, region: Region, regions: Regions | None) -> JsonObject:
-    raw = bytes_of(tensor)
-    served(regions).write(region, raw, tensor.name)
-    return {
-        "shared_memory_region": region.name,
-        "shared_memory_offset": region.offset,
-        "shared_memory_byte_size": len(raw),
-    }
 
 
 def _values(tensor: Tensor) -> Array | orjson.Fragment | list[str]:

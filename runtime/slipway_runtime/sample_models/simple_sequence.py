@@ -20,7 +20,8 @@ class Model:
             if sequence not in self.sums:
                 request.fail(f"sequence {sequence} was not started, or was idle for too long")
                 continue
-            self.sums[sequence] += int(sums[request.rows].sum())
+            # Round and round, as numbers of 32 bits do: load generators send any.
+            self.sums[sequence] = (self.sums[sequence] + int(sums[request.rows].sum()) + 2**31) % 2**32 - 2**31
             sums[request.rows] = self.sums[sequence]
             if request.parameters.get("sequence_end"):
                 self.forget(sequence)

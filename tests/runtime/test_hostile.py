@@ -1,0 +1,255 @@
+"""Clients that mean harm, against a real process: its memory stays bounded, and who means none is served as before."""
+
+import gzip
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hpack import Encoder
+from tritonclient.grpc import service_pb2 as pb
+
+from tests.runtime.fuzz import FULL
+from tests.runtime.http2_peer import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FIELDS,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+    message,
+    settings,
+    u32,
+)
+from tests.runtime.process import ServerProcess, start
+
+pytestmark = pytest.mark.timeout(600 if FULL else 200)
+
+SLOW = 2000 if FULL else 200
+FLOODS = 5 if FULL else 2
+MEMORY_MIB = 300
+"""More than before, whatever comes: of it 2 x 64 MiB are what two bombs at once may unpack before they are refused."""
+GRPC = [(":method", "POST"), (":scheme", "http"), (":path", "/inference.GRPCInferenceService/ModelInfer"), *FIELDS[3:]]
+
+
+@pytest.fixture(scope="module")
+def server(samples: Path) -> Iterator[ServerProcess]:
+    server = start(samples, "--model", "sample://hello")
+    yield server.wait_ready()
+    server.kill()
+
+
+def connect(server: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.http_port), timeout=20)
+
+
+def everything(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    got = bytearray()
+    with suppress(ConnectionError):
+        while data := connection.recv(1 << 16):
+            got += data
+    return bytes(got)
+
+
+def posted(server: ServerProcess, body: bytes, *headers: str, path: str = "/v2/models/hello/infer") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}", "connection: close", *headers, "", ""]
+    with connect(server) as connection:
+        with suppress(ConnectionError):  # it may refuse before it has read all
+            connection.sendall("\r\n".join(lines).encode() + body)
+        return everything(connection)
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+@contextmanager
+def probed(server: ServerProcess) -> Iterator[list[float]]:
+    """A healthy client's times in milliseconds, there at the end."""
+    took: list[float] = []
+    command = [sys.executable, str(Path(__file__).parent / "prober.py"), str(server.http_port)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        yield took
+    finally:
+        out, _ = process.communicate("\n", timeout=60)
+        assert process.returncode == 0
+        took += json.loads(out)
+
+
+# --- what an attacker does; each is over in about a second, and says what must have come of it
+
+
+def slow_connections(server: ServerProcess) -> None:
+    """A head that never ends, a byte at a time, on many connections."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(connect(server)) for _ in range(SLOW)]
+        for byte in (b"G", b"E", b"T", b" ", b"/", b"v"):
+            for connection in held:
+                connection.send(byte)
+            time.sleep(0.1)
+
+
+def gzip_bombs(server: ServerProcess) -> None:
+    bomb = gzip.compress(bytes(1 << 30 if FULL else 1 << 28), 1)
+    for _ in range(FLOODS):
+        assert status(posted(server, bomb, "content-encoding: gzip")) == 413
+    head = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}]}'
+    small = gzip.compress(head + bytes(1 << 20))
+    answer = posted(server, small, "content-encoding: gzip", f"inference-header-content-length: {len(head)}")
+    assert status(answer) == 400
+
+
+def huge_shapes(server: ServerProcess) -> None:
+    for shape in ([2**31], [2**31, 4], [2**16, 2**16], [1, 4, 2**62], [2**63], [-1, 4], [2**31 - 1, 4]):
+        forms: list[dict[str, Any]] = [{"data": [1]}, {"parameters": {"binary_data_size": 16}}, {"data": []}]
+        for tensor in forms:
+            body = json.dumps({"inputs": [{"name": "x", "shape": shape, "datatype": "FP32", **tensor}]}).encode()
+            header = [f"inference-header-content-length: {len(body)}"] if "parameters" in tensor else []
+            answer = posted(server, body + bytes(16) if header else body, *header)
+            assert status(answer) in (400, 413), (shape, tensor, answer)
+        if all(-(2**63) <= size < 2**63 for size in shape):
+            request = pb.ModelInferRequest(model_name="hello", raw_input_contents=[bytes(16)])
+            request.inputs.add(name="x", datatype="FP32", shape=shape)
+            assert grpc_status(server, request.SerializeToString()) == b"3"
+
+
+def huge_headers(server: ServerProcess) -> None:
+    for head in (b"x: " + b"a" * 2**20, b"a" * 2**20, b"x: y\r\n" * 2**17, b"x" * 2**20 + b": y"):
+        with connect(server) as connection:
+            with suppress(ConnectionError):
+                connection.sendall(b"GET /v2 HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n\r\n")
+            with suppress(ConnectionError):
+                assert status(everything(connection) or b"x 431") in (400, 431)
+
+
+def flood(server: ServerProcess, hello: bytes, piece: bytes, pieces: int) -> bytes:
+    """The same frames again and again, until the server has had enough."""
+    with connect(server) as connection:
+        with suppress(ConnectionError, TimeoutError):
+            connection.sendall(PREFACE + settings({}) + hello)
+            for _ in range(pieces):
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+        return everything(connection)
+
+
+def goaway(answer: bytes) -> int | None:
+    """The code with which the server left."""
+    at = 0
+    while at + 9 <= len(answer):
+        size, kind = int.from_bytes(answer[at : at + 3], "big"), answer[at + 3]
+        if kind == 7:
+            return int.from_bytes(answer[at + 13 : at + 17], "big")
+        at += 9 + size
+    return None
+
+
+def rapid_resets(server: ServerProcess) -> None:
+    for _ in range(FLOODS):
+        encoder, frames = Encoder(), bytearray()
+        encoder.header_table_size = 0
+        for number in range(1, 40_001, 2):
+            frames += frame(HEADERS, END_HEADERS, number, encoder.encode(GRPC)) + frame(RST_STREAM, 0, number, u32(8))
+        assert goaway(flood(server, bytes(frames), b"", 0)) in (11, None)
+
+
+def small_frames(server: ServerProcess) -> None:
+    for piece in (
+        frame(SETTINGS, 0, 0, b"\0\4\0\0\xff\xff") * 100,
+        frame(PING, 0, 0, bytes(8)) * 100,
+        frame(DATA, 0, 0) * 100,
+    ):
+        assert goaway(flood(server, b"", piece, 2000)) in (1, 11, None)
+
+
+def continuations(server: ServerProcess) -> None:
+    for piece in (frame(CONTINUATION, 0, 1), frame(CONTINUATION, 0, 1, bytes(1000))):
+        assert goaway(flood(server, frame(HEADERS, 0, 1), piece * 10, 5000)) in (11, 9, None)
+
+
+def hpack_bombs(server: ServerProcess) -> None:
+    """A field of 4 kB in the table, and then a byte for every time that it is to be there again."""
+    first = Encoder().encode([*GRPC, ("bomb", "x" * 4000)])
+    for _ in range(FLOODS):
+        block = first + b"\xbe" * 12_000
+        frames = frame(HEADERS, END_HEADERS | END_STREAM, 1, block)
+        again = b"".join(
+            frame(HEADERS, END_HEADERS | END_STREAM, number, b"\xbe" * 16_000) for number in range(3, 201, 2)
+        )
+        flood(server, frames + again, b"", 0)
+
+
+ATTACKS: list[Callable[[ServerProcess], None]] = [
+    slow_connections,
+    gzip_bombs,
+    huge_shapes,
+    huge_headers,
+    rapid_resets,
+    small_frames,
+    continuations,
+    hpack_bombs,
+]
+
+
+def grpc_status(server: ServerProcess, data: bytes) -> bytes:
+    """Of one call, by hand."""
+    head = frame(HEADERS, END_HEADERS, 1, Encoder().encode(GRPC))
+    with connect(server) as connection:
+        connection.sendall(PREFACE + settings({}) + head + frame(DATA, END_STREAM, 1, message(data)))
+        got = b""
+        from hpack import Decoder  # noqa: PLC0415
+
+        decoder = Decoder()
+        while True:
+            while len(got) < 9 or len(got) < 9 + int.from_bytes(got[:3], "big"):
+                more = connection.recv(65536)
+                assert more, "the server closed the connection of a call that was only wrong"
+                got += more
+            size, kind, flags = int.from_bytes(got[:3], "big"), got[3], got[4]
+            payload, got = got[9 : 9 + size], got[9 + size :]
+            if kind == HEADERS:
+                fields = dict(decoder.decode(payload, raw=True))
+                if flags & END_STREAM:
+                    return bytes(fields[b"grpc-status"])
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__.replace("_", " "))
+def test_memory_is_bounded_and_a_healthy_client_is_served_meanwhile(
+    server: ServerProcess, attack: Callable[[ServerProcess], None]
+) -> None:
+    with probed(server) as calm_ms:
+        time.sleep(0.7)
+    before_mib = server.rss_mib()
+    with probed(server) as busy_ms:
+        began_s = time.monotonic()
+        attack(server)
+        while time.monotonic() < began_s + 0.7:
+            time.sleep(0.05)
+    peak_mib = server.memory_mib("VmHWM")
+    calm, busy = np.percentile(calm_ms, 99), np.percentile(busy_ms, 99)
+    figures = {
+        "attack": attack.__name__,
+        "p50_ms": [round(statistics.median(calm_ms), 2), round(statistics.median(busy_ms), 2)],
+        "p99_ms": [round(calm, 2), round(busy, 2)],
+        "peak_mib_more": round(peak_mib - before_mib, 1),
+    }
+    print(json.dumps(figures))  # noqa: T201
+    assert peak_mib - before_mib < MEMORY_MIB
+    # The attacker shares two cores with the server and with the client: the floor is what the machine itself costs.
+    assert busy <= max(2 * calm, 100), figures
+    assert status(posted(server, b"{}")) == 400, "and it lives"
