@@ -19,6 +19,7 @@ from slipway_runtime.debug import debugged
 from slipway_runtime.errors import BadConfig, Failure
 from slipway_runtime.memory import keep_large_blocks, settle
 from slipway_runtime.observe import Tracer, logged
+from slipway_runtime.observe_grpc import logged_calls, traced_calls
 from slipway_runtime.protocol.grpc_services import all_rpcs
 from slipway_runtime.protocol.http2_methods import http2_methods
 from slipway_runtime.protocol.methods import Methods
@@ -136,6 +137,10 @@ class Server:
 
             return None, Fallback(rpcs, settings.max_body_bytes, full_exhausts=full_exhausts)
         methods = http2_methods(rpcs, inference, full_exhausts=full_exhausts)
+        if self._tracer is not None:
+            methods = traced_calls(self._tracer, methods)
+        if settings.access_log:
+            methods = logged_calls(methods)
         own = GrpcServer(
             methods,
             max_message_bytes=settings.max_body_bytes,
