@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway.server")
 POLL_S = 0.02
+SWITCH_S = 0.0005
 SEND_S = 2.0  # for answers that are written but not yet with the client
 
 
@@ -86,6 +88,8 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         keep_large_blocks()
+        # How long a thread that wants to run Python waits for one that does: the model's must not wait for 5 ms.
+        sys.setswitchinterval(SWITCH_S)
         options = ServiceOptions(
             explicit=settings.model_control == "explicit", tracing=settings.tracing, log_format=settings.log_format
         )
