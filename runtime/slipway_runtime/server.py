@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from slipway_runtime.debug import debugged
 from slipway_runtime.errors import BadConfig, Failure
 from slipway_runtime.memory import keep_large_blocks, settle
 from slipway_runtime.observe import Tracer, logged
+from slipway_runtime.observe_grpc import logged_calls, traced_calls
 from slipway_runtime.protocol.grpc_services import all_rpcs
 from slipway_runtime.protocol.http2_methods import http2_methods
 from slipway_runtime.protocol.methods import Methods
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway.server")
 POLL_S = 0.02
+SWITCH_S = 0.0005
 SEND_S = 2.0  # for answers that are written but not yet with the client
 
 
@@ -85,6 +88,8 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         keep_large_blocks()
+        # How long a thread that wants to run Python waits for one that does: the model's must not wait for 5 ms.
+        sys.setswitchinterval(SWITCH_S)
         options = ServiceOptions(
             explicit=settings.model_control == "explicit", tracing=settings.tracing, log_format=settings.log_format
         )
@@ -136,6 +141,10 @@ class Server:
 
             return None, Fallback(rpcs, settings.max_body_bytes, full_exhausts=full_exhausts)
         methods = http2_methods(rpcs, inference, full_exhausts=full_exhausts)
+        if self._tracer is not None:
+            methods = traced_calls(self._tracer, methods)
+        if settings.access_log:
+            methods = logged_calls(methods)
         own = GrpcServer(
             methods,
             max_message_bytes=settings.max_body_bytes,

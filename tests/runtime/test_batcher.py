@@ -454,23 +454,20 @@ def assert_(truth: bool) -> None:
 
 
 async def test_a_delay_collects_a_batch_and_a_full_one_does_not_wait() -> None:
-    class Slow(Model):
-        def answers(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-            time.sleep(0.02)
-            return super().answers(batch)
-
-    model = Slow()
+    model = Model()
     async with batcher_of(model, max_rows=4, delay_s=10.0) as batcher:
         loop, jobs = asyncio.get_running_loop(), list[Asked]()
         assert batcher._delay is not None
-        batcher._delay._gap_s, batcher._delay._last_s = 0.005, loop.time()
-        batcher._delay.ran(1, 0.5)  # a run costs so much that waiting pays
+        batcher._delay._gap_s, batcher._delay._last_s = 1.0, loop.time()
+        batcher._delay.ran(1, 9.0)  # a run costs so much that waiting two seconds for another request pays
+        began = time.monotonic()
         for n in range(4):
+            assert model.batches == []
             jobs += submit(batcher, Asked(n))
             await asyncio.sleep(0.001)
-            assert (len(model.batches) == 0) == (n < 3) or n == 3
         await done(*jobs)
-        assert model.batches[0] == [0, 1, 2, 3]
+        assert model.batches == [[0, 1, 2, 3]]
+        assert time.monotonic() - began < 1
 
 
 async def test_a_delay_ends_when_nobody_comes() -> None:

@@ -42,7 +42,7 @@ def server(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     server.kill()
 
 
-def aimed(case: schemathesis.Case[Any]) -> None:
+def aimed(case: "schemathesis.Case[Any]") -> None:
     """Most names that chance makes are of no model, and few shapes are the model's: three of four are put right."""
     number = zlib.crc32(repr((case.body, case.path_parameters)).encode())
     names = case.path_parameters
@@ -59,7 +59,7 @@ def aimed(case: schemathesis.Case[Any]) -> None:
 
 @SCHEMA.parametrize()
 @settings(max_examples=EACH, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not FULL)
-def test_what_is_asked_is_answered_as_described(case: schemathesis.Case[Any], server: ServerProcess) -> None:
+def test_what_is_asked_is_answered_as_described(case: "schemathesis.Case[Any]", server: ServerProcess) -> None:
     aimed(case)
     response = case.call(base_url=f"http://{server.http}", timeout=30)
     asked.append(response.status_code)

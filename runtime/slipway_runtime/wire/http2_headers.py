@@ -22,6 +22,7 @@ _STATIC: Final[tuple[Field, ...]] = tuple((bytes(name), bytes(value)) for name, 
 TABLE_BYTES = 4096
 """Of the dynamic table: the default of HTTP/2, which we never change."""
 ENTRY_OVERHEAD = 32
+_FAR_TOO_MANY = 16  # times the limit: no mistake any more, and reading on would keep the others waiting
 _REMEMBERED, _REMEMBERED_BYTES = 64, 1024
 _STRINGS, _STRING_BYTES = 128, 128
 _MAX_INTEGER_BYTES = 4
@@ -78,8 +79,10 @@ class HeaderDecoder(Generic[T]):
             room -= len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
             if room >= 0:
                 fields.append(field)
-            else:
-                self.beyond += 1
+                continue
+            self.beyond += 1
+            if room < -_FAR_TOO_MANY * self._max_bytes:
+                raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block that unfolds without end")
         return fields if room >= 0 else None
 
     def _literal(self, block: bytes, at: int) -> tuple[Field, int]:
