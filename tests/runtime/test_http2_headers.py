@@ -88,11 +88,19 @@ def test_two_new_table_sizes_at_the_start_of_a_block_are_taken() -> None:
         ours.decode(b"\xbe")  # size 0 emptied the table
 
 
-def test_a_bomb_of_references_is_no_more_than_too_large() -> None:
+def test_a_list_that_is_too_large_leaves_the_table_in_step() -> None:
     ours = decoder()
     entry = b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000
-    assert ours.decode(entry + b"\xbe" * 60_000) is TOO_LARGE
-    assert ours.decode(b"\xbe") == [(b"a", b"b" * 4000)], "the table must stay in step"
+    assert ours.decode(entry + b"\xbe" * 20) is TOO_LARGE
+    assert ours.beyond > 0, "who reads it for nothing may charge for it"
+    assert ours.decode(b"\xbe") == [(b"a", b"b" * 4000)]
+
+
+def test_a_bomb_of_references_is_broken_off() -> None:
+    ours = decoder()
+    with pytest.raises(ConnectionBroken, match="unfolds without end"):
+        ours.decode(b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 60_000)
+    assert ours.beyond < 1000
 
 
 def test_an_entry_larger_than_the_table_empties_it() -> None:
