@@ -93,7 +93,7 @@ async def test_requests_rows_and_runs_are_counted_under_tritons_names() -> None:
     assert of_model("nv_inference_request_success", found) == 2
     assert of_model("nv_inference_request_failure", found, reason="BACKEND") == 1
     assert of_model("nv_inference_request_failure", found, reason="REJECTED") == 0
-    assert of_model("nv_inference_count", found) == 4
+    assert of_model("nv_inference_count", found) == 4, "what failed is counted by its failure alone"
     assert of_model("nv_inference_exec_count", found) == 2
     assert of_model("nv_inference_pending_request_count", found) == 0
     assert of_model("slipway_runtime_running_requests", found) == 0

@@ -70,6 +70,7 @@ class Batcher:
         self._reserved = 0
         self._closed = False
         self._kick_is_due = False
+        self._batch_s = 0.0  # one batch takes, of late
         self._held: asyncio.TimerHandle | None = None
         # Each of the two is written by one side only: the first under the lock, the second on the loop.
         self._taken = self._returned = 0
@@ -184,12 +185,15 @@ class Batcher:
     def _refusal(self) -> RequestError:
         if self._closed:
             return RequestError(Kind.UNAVAILABLE, "the model is being unloaded, send the request again")
+        # When what waits now will have been run, if nothing changes.
+        after_s = self._batch_s * self._queue.rows / self._policy.max_rows / len(self._instances)
         if self._queue.count >= self._max_queue:
-            return RequestError(
-                Kind.FULL, f"Exceeds maximum queue size: {self._policy.max_queue} requests wait already"
-            )
+            most = self._policy.max_queue
+            return RequestError(Kind.FULL, f"Exceeds maximum queue size: {most} requests wait already", after_s)
         waiting = self._queue.size_bytes + self._policy.max_queue_bytes - self._max_queue_bytes
-        return RequestError(Kind.FULL, f"Exceeds maximum queue size: {waiting} bytes wait already, try again shortly")
+        return RequestError(
+            Kind.FULL, f"Exceeds maximum queue size: {waiting} bytes wait already, try again shortly", after_s
+        )
 
     # --- taking and running
 
@@ -279,6 +283,7 @@ class Batcher:
         self._returned += len(batch.jobs)
         if self._inline is not None:
             self._inline.ran(ran.cpu_ns)
+        self._batch_s += 0.1 * (ran.infer_ns / 1e9 - self._batch_s)
         if self._delay is not None:
             self._delay.ran(ran.rows, ran.infer_ns / 1e9)
         jobs = batch.jobs
