@@ -144,6 +144,14 @@ async def test_a_quick_model_is_run_on_the_loops_thread_and_a_slow_one_goes_back
         assert here not in model.threads
 
 
+async def test_when_the_model_was_last_run_is_known() -> None:
+    before_ms = time.time_ns() // 1_000_000
+    async with batcher_of(Model()) as batcher:
+        assert batcher.stats.last_ms == 0
+        await done(*submit(batcher, Asked(1)))
+        assert before_ms <= batcher.stats.last_ms <= time.time_ns() // 1_000_000
+
+
 async def test_a_model_that_is_never_idle_gets_to_the_loops_thread_too() -> None:
     model, here = Model(inline=True), threading.get_ident()
     async with batcher_of(model, max_rows=1) as batcher:

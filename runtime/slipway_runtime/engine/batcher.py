@@ -283,6 +283,7 @@ class Batcher:
         self._returned += len(batch.jobs)
         if self._inline is not None:
             self._inline.ran(ran.cpu_ns)
+        self.stats.last_ms = time.time_ns() // 1_000_000
         self._batch_s += 0.1 * (ran.infer_ns / 1e9 - self._batch_s)
         if self._delay is not None:
             self._delay.ran(ran.rows, ran.infer_ns / 1e9)
