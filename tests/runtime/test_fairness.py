@@ -145,10 +145,11 @@ async def test_a_deadline_missed_is_answered_within_5_ms(sleeper: ServerProcess)
             task.cancel()
         await asyncio.gather(*crowd, return_exceptions=True)
     assert set(logged) == {504}
-    lines = [json.loads(line) for line in sleeper.lines if '"status": 504' in line or '"status":504' in line]
+    async with asyncio.timeout(20):  # the log comes by a pipe and a thread of its own
+        while len(lines := [json.loads(line) for line in list(sleeper.lines) if '"status": 504' in line]) < 8:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     by_server_ms = [line["ms"] - limit_us / 1e3 for line in lines]
     print(json.dumps({"late_ms": [round(statistics.median(late_ms), 2), round(max(late_ms), 2)]}))  # noqa: T201
-    assert len(by_server_ms) >= 8
     assert min(*late_ms, *by_server_ms) > -2, "none is given up before its time"
     assert statistics.median(by_server_ms) <= 5, by_server_ms
     assert statistics.median(late_ms) <= 5, late_ms

@@ -108,8 +108,12 @@ class Sender:
             return
         self.closing = True
         if self._transport.can_write_eof() and not self._transport.is_closing():
-            self._transport.write_eof()
-            self._linger(-1)
+            try:
+                self._transport.write_eof()
+            except OSError:  # the peer was faster, and asyncio has not told us yet
+                self._transport.abort()
+            else:
+                self._linger(-1)
         else:
             self._transport.close()
 
