@@ -42,9 +42,9 @@ class _Slot:
 
 
 class InferStream:
-    """One stream. `parse` makes a request of a message."""
+    """One stream. `parse` makes a request of a message for a model."""
 
-    def __init__(self, api: Api, memory: SharedMemory, parse: Callable[[Any], InferRequest]) -> None:
+    def __init__(self, api: Api, memory: SharedMemory, parse: Callable[[Any, Entry], InferRequest]) -> None:
         self._api = api
         self._memory = memory
         self._parse = parse
@@ -85,7 +85,7 @@ class InferStream:
     def _accept(self, message: Any) -> None:
         try:
             entry = self._api.entry(message.model_name, message.model_version)
-            request = self._parse(message)
+            request = self._parse(message, entry)
         except RequestError as error:
             self._refuse(message.id, error)
             return

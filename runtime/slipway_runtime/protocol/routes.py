@@ -143,7 +143,8 @@ class Routes:
                 f"model '{entry.name}' is decoupled: it may give any number of answers, use generate_stream or gRPC",
             )
         headers = request.headers
-        parsed = rest.parse(request.body, headers.get(b"inference-header-content-length"), entry.metadata, self._memory)
+        head_length = headers.get(b"inference-header-content-length")
+        parsed = rest.parse(request.body, head_length, entry.metadata, self._memory, entry.name)
         self._for_client(request, parsed)
 
         def done(result: InferResponse | RequestError) -> None:
