@@ -241,7 +241,7 @@ async def test_cancelling_while_a_body_is_inflated_leaves_nothing_behind(turns: 
 @pytest.mark.parametrize(
     ("body", "coding", "status", "sentence"),
     [
-        pytest.param(gzip.compress(bytes(LIMIT * 10)), "gzip", 413, f"larger than {LIMIT} bytes", id="a bomb"),
+        pytest.param(gzip.compress(bytes(LIMIT * 10)), "gzip", 413, f"more than {LIMIT} bytes", id="a bomb"),
         pytest.param(gzip.compress(BODY)[:-9], "gzip", 400, "cut short", id="cut short"),
         pytest.param(gzip.compress(BODY) + b"x", "gzip", 400, "something after its end", id="more than one"),
         pytest.param(b"plain", "gzip", 400, "not valid gzip", id="not gzip"),
@@ -260,6 +260,32 @@ async def test_a_body_of_exactly_the_limit_passes(site: Site) -> None:
     padded = BODY + b" " * (LIMIT - len(BODY))
     response = await site.ask("POST", "/v2/models/simple/infer", gzip.compress(padded), content_encoding="GZIP")
     assert response.status == 200
+
+
+async def test_a_body_for_a_model_that_there_is_not_is_not_inflated(site: Site) -> None:
+    for path in ("/v2/models/nope/infer", "/v2/nothing"):
+        assert (await site.ask("POST", path, b"no gzip" * 1000, content_encoding="gzip")).status == 404
+
+
+@pytest.mark.parametrize("count", [100, 100_000])
+async def test_inflated_bodies_that_wait_are_bounded_over_all_requests(count: int) -> None:
+    raw = gzip.compress(np.random.default_rng(1).random(count, np.float32).tobytes())
+    path = "/v2/models/identity_fp32/infer"
+    body = json.dumps(
+        {"id": "w", "inputs": [{"name": "INPUT0", "shape": [count], "datatype": "FP32", "data": [0.5] * count}]}
+    ).encode()
+    site = Site(max_body_bytes=10_000_000, max_inflated_bytes=len(body) + count)
+    waiting = Request("POST", path, {b"content-encoding": b"gzip"}, gzip.compress(body), keep_alive=True)
+    headers = {"content_encoding": "gzip", "inference_header_content_length": "0"}
+    for _ in range(2):  # also after a request that was cancelled
+        site.api.hold = {"w"}
+        site.api.holding.clear()
+        cancel = site.routes(waiting, lambda _: None)
+        await site.api.holding.wait()
+        assert (await site.ask("POST", path, raw, **headers)).status == 503
+        assert cancel is not None
+        cancel()
+        assert (await site.ask("POST", path, raw, **headers)).status == 200
 
 
 # --- generate
