@@ -301,8 +301,15 @@ async def test_generate_maps_plain_values_in_and_out(site: Site) -> None:
 async def test_generate_wants_exactly_one_answer(site: Site) -> None:
     response = await site.ask("POST", "/v2/models/shout/generate", b'{"text_input":["a","b"]}')
     assert response.status == 400
-    assert "gave 2 answers where exactly one is expected, use generate_stream" in json_of(response)["error"]
+    assert "gave more than one answer where exactly one is expected, use generate_stream" in json_of(response)["error"]
     assert json_of(await site.ask("POST", "/v2/models/shout/generate", b'{"text_input":"a"}'))["text_output"] == "A!"
+
+
+async def test_generate_stops_a_model_at_its_second_answer(site: Site) -> None:
+    response = await site.ask("POST", "/v2/models/count/generate", b'{"IN":1000}')
+    assert (response.status, site.api.produced, site.api.closed_streams) == (400, 2, 1)
+    none = await site.ask("POST", "/v2/models/count/generate", b'{"IN":0}')
+    assert "gave no answer where" in json_of(none)["error"]
 
 
 async def events_of(stream: AsyncIterator[bytes] | None) -> list[Any]:
