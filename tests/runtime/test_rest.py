@@ -334,3 +334,9 @@ def test_more_texts_than_may_be_made_are_refused() -> None:
     head = body_of({"name": "t", "datatype": "BYTES", "shape": [count], "parameters": {"binary_data_size": 4 * count}})
     with pytest.raises(RequestError, match="more than 1048576 are not served"):
         parse(head + bytes(4 * count), len(head))
+
+
+def test_text_that_no_answer_could_hold_is_refused_beside_nan_too() -> None:
+    with pytest.raises(RequestError, match="surrogates"):
+        rest.loads(b'{"id":"\\ud800","x":NaN}')
+    assert rest.loads(b'{"id":"\\ud83d\\ude00","x":[1,-Infinity]}') == {"id": "\U0001f600", "x": [1, -math.inf]}

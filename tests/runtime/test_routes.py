@@ -362,3 +362,10 @@ async def test_v1_predicts(site: Site) -> None:
 async def test_v1_lists_models_and_says_whether_they_are_ready(site: Site) -> None:
     assert "simple" in json_of(await site.ask("GET", "/v1/models"))["models"]
     assert json_of(await site.ask("GET", "/v1/models/simple")) == {"name": "simple", "ready": True}
+
+
+async def test_unloading_dependents_is_refused_not_ignored(site: Site) -> None:
+    path = "/v2/repository/models/simple/unload"
+    response = await site.ask("POST", path, b'{"parameters":{"unload_dependents":true}}')
+    assert (response.status, "one by one" in json_of(response)["error"]) == (501, True)
+    assert (await site.ask("POST", path, b'{"parameters":{"unload_dependents":false}}')).status == 200

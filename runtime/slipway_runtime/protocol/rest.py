@@ -95,12 +95,18 @@ def loads(text: bytes | memoryview) -> Any:
         raw = bytes(text)
         if b"NaN" in raw or b"Infinity" in raw:
             try:
-                return json.loads(raw.decode())
+                return _writable(json.loads(raw.decode()))
             except RecursionError:
                 problem = "it is nested too deep"
-            except ValueError as again:
+            except (ValueError, TypeError) as again:
                 problem = str(again)
     raise invalid(f"failed to parse the request JSON: {problem}")
+
+
+def _writable(given: Any) -> Any:
+    """What was read, unless no answer could hold it, as half of a surrogate pair."""
+    orjson.dumps(given)
+    return given
 
 
 def _split(header: bytes, body_length: int) -> int:

@@ -12,7 +12,7 @@ blames the client; probes take either), and a deadline is 504 (Triton: 503, whic
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -129,14 +129,11 @@ class Routes:
         if len(request.body) <= INLINE_INFLATE_BYTES:
             self._check_room(1)
             route(codings.decoded(request.body, coding, self._options.max_body_bytes))
-            stop: Cancel | None = None
         else:
-            stop = self._start(request, later(), answer)
+            begun.append(self._start(request, later(), answer))
 
         def cancel() -> None:
-            for each in (stop, *begun):
-                if each is not None:
-                    each()
+            _cancel_all(begun)
             give_back()
 
         return cancel
@@ -316,6 +313,12 @@ class Routes:
 
         self._start(request, later(), answer)
         return True
+
+
+def _cancel_all(begun: Iterable[Cancel | None]) -> None:
+    for cancel in begun:
+        if cancel is not None:
+            cancel()
 
 
 def _plain(request: Request, body: bytes | memoryview) -> Request:
