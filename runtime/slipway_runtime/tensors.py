@@ -268,6 +268,19 @@ def _leaves(values: list[Any], allowed: frozenset[type]) -> list[Any]:
     return values
 
 
+def guessed(values: list[Any]) -> str:
+    """The datatype of values, nested or flat, where the model names none."""
+    types = set(map(type, values))
+    while types == {list}:
+        values = list(chain.from_iterable(values))
+        types = set(map(type, values))
+    if types & {str, bytes}:
+        return "BYTES"
+    if bool in types:
+        return "BOOL"
+    return "FP32" if float in types else "INT64"
+
+
 # The letters of the datatypes in `struct`.
 _LETTERS = dict(zip((name for name in DTYPES if name != "BF16"), "?BHIQbhiqefd", strict=True))
 
