@@ -39,6 +39,7 @@ BINARY_ONLY = frozenset({"FP16", "BF16"})  # the protocol gives them no JSON for
 DATATYPES = frozenset(DTYPES) | {"BYTES"}
 MAX_DIMS = 32  # of a shape, and of how deep JSON values may be nested
 MAX_VALUES = 2**31 - 1  # of one tensor; refused by the shape alone, before memory is taken for it
+MAX_TEXTS = 1 << 20  # BYTES elements of one tensor: each is an object, and others wait while they are made
 FEW = 64  # up to so many values the way that costs least to begin is taken, above it the one that costs least per value
 
 
@@ -170,6 +171,13 @@ def count_of(shape: tuple[int, ...], name: str) -> int:
     return count
 
 
+def texts_count_of(shape: tuple[int, ...], name: str) -> int:
+    count = count_of(shape, name)
+    if count > MAX_TEXTS:
+        raise invalid(f"tensor '{name}' has {count} BYTES elements, more than {MAX_TEXTS} are not served")
+    return count
+
+
 def from_bytes(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer, span: slice | None = None) -> Tensor:
     """A view on `raw`, or on that part of it, which must have exactly the bytes of the shape.
 
@@ -198,6 +206,7 @@ def _texts(raw: memoryview, shape: tuple[int, ...], name: str) -> Array:
         raise invalid(
             f"tensor '{name}' has {size} bytes, too few for the {count} BYTES elements of its shape {list(shape)}"
         )
+    texts_count_of(shape, name)
     data = bytes(raw)
     texts: list[bytes] = []
     offset = 0
@@ -228,7 +237,7 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
         flat = _leaves(values, _LEAVES[kind])
         if len(flat) != count_of(shape, name):
             raise invalid(f"input '{name}' has {len(flat)} values, its shape {list(shape)} needs {math.prod(shape)}")
-        data = _encoded(flat, shape) if datatype == "BYTES" else _array(flat, datatype, shape)
+        data = _encoded(flat, shape, name) if datatype == "BYTES" else _array(flat, datatype, shape)
     except (ValueError, TypeError, OverflowError, FloatingPointError, struct.error):
         raise invalid(f"input '{name}' has data that is not an even array of {datatype} values") from None
     return Tensor(name, datatype, data)
@@ -259,6 +268,19 @@ def _leaves(values: list[Any], allowed: frozenset[type]) -> list[Any]:
     return values
 
 
+def guessed(values: list[Any]) -> str:
+    """The datatype of values, nested or flat, where the model names none."""
+    types = set(map(type, values))
+    while types == {list}:
+        values = list(chain.from_iterable(values))
+        types = set(map(type, values))
+    if types & {str, bytes}:
+        return "BYTES"
+    if bool in types:
+        return "BOOL"
+    return "FP32" if float in types else "INT64"
+
+
 # The letters of the datatypes in `struct`.
 _LETTERS = dict(zip((name for name in DTYPES if name != "BF16"), "?BHIQbhiqefd", strict=True))
 
@@ -272,7 +294,8 @@ def _array(values: list[Any], datatype: str, shape: tuple[int, ...]) -> Array:
         return np.array(values, DTYPES[datatype]).reshape(shape)
 
 
-def _encoded(values: list[str | bytes], shape: tuple[int, ...]) -> Array:
+def _encoded(values: list[str | bytes], shape: tuple[int, ...], name: str) -> Array:
+    texts_count_of(shape, name)
     return texts_array([value.encode() if isinstance(value, str) else value for value in values], shape)
 
 

@@ -405,7 +405,7 @@ def bomb() -> bytes:
         pytest.param("Echo", "gzip", lambda: message(b"nothing", 1), ("13", "not valid gzip"), id="no gzip"),
         pytest.param("Echo", "gzip", lambda: message(gzip.compress(b"a")[:-1], 1), ("13", "cut short"), id="cut gzip"),
         pytest.param(
-            "Echo", "gzip", lambda: message(gzip.compress(b"a") + b"b", 1), ("13", "follows"), id="gzip and more"
+            "Echo", "gzip", lambda: message(gzip.compress(b"a") + b"b", 1), ("13", "after its end"), id="gzip and more"
         ),
         pytest.param("Echo", "deflate", lambda: message(zlib.compress(b"a"), 2), ("13", "marked"), id="unknown flag"),
         pytest.param("Echo", "identity", lambda: message(b"a", 1), ("13", "no grpc-encoding"), id="no encoding"),
@@ -517,3 +517,8 @@ def test_a_status_text_is_cut_and_quoted() -> None:
     block = words.status_block(3, "%" * 2000)
     assert block.endswith(b"%25" * 1024)
     assert words.status_block(0) == words.OK_BLOCK
+
+
+def test_a_message_that_grows_more_than_honest_ones_is_refused() -> None:
+    with pytest.raises(GrpcError, match="256 times what was sent"):
+        words.plain(1, gzip.compress(bytes(32 << 20)), b"gzip", 64 << 20)

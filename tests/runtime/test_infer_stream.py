@@ -131,6 +131,17 @@ async def test_no_more_requests_are_read_than_may_be_in_flight(world: World) -> 
     assert len(world.api.seen) == infer_stream.MAX_IN_FLIGHT + 1
 
 
+async def test_no_more_requests_are_read_than_the_client_takes_answers(world: World) -> None:
+    world.ask(*(plain(str(index)) for index in range(3000)))
+    await world.next()
+    for _ in range(3000):
+        await asyncio.sleep(0)
+    assert len(world.api.seen) <= infer_stream.MAX_IN_FLIGHT + infer_stream.MAX_UNSENT
+    for _ in range(2999):
+        await world.next()
+    assert len(world.api.seen) == 3000
+
+
 async def test_a_decoupled_model_is_not_asked_for_more_than_the_client_takes(world: World) -> None:
     world.ask(counting(1_000_000, "c"))
     await world.next()

@@ -15,9 +15,11 @@ from slipway_runtime.tensors import (
     DTYPES,
     InferRequest,
     InferResponse,
+    Metadata,
     OutputChoice,
     Region,
     Tensor,
+    TensorSpec,
     bytes_of,
     texts_array,
 )
@@ -227,3 +229,38 @@ def test_an_output_in_shared_memory_leaves_its_place_empty() -> None:
     assert list(answer.raw_output_contents) == [b"", b"\x05"]
     assert protos.values_of(answer.outputs[0].parameters)["shared_memory_byte_size"] == 8
     assert np.frombuffer(memory.memory[4:], np.float32).tolist() == [1, 2]
+
+
+MODEL = Metadata("p", (TensorSpec("x", "INT32", (-1, 4)), TensorSpec("t", "BYTES", (-1, 1))), (), max_batch=8)
+
+
+@pytest.mark.parametrize(
+    ("item", "raws", "said"),
+    [
+        pytest.param(
+            Input(name="t", datatype="BYTES", shape=[20_000, 1]),
+            [b"\xff" * 80_000],
+            "batch-size must be <= 8",
+            id="raw",
+        ),
+        pytest.param(
+            Input(name="x", datatype="INT32", shape=[1, 99_999], contents={"int_contents": [2**31 - 1]}),
+            [],
+            "unexpected shape for input 'x'",
+            id="typed",
+        ),
+        pytest.param(Input(name="x", datatype="FP32", shape=[1, 4]), [bytes(80_000)], "is 'FP32'", id="datatype"),
+    ],
+)
+def test_a_large_tensor_that_the_model_does_not_take_is_refused_before_its_values_are_read(
+    item: Any, raws: list[bytes], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        protos.parse(pb.ModelInferRequest(inputs=[item], raw_input_contents=raws), None, MODEL)
+
+
+def test_more_typed_values_than_may_become_objects_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protos, "MAX_TYPED_VALUES", 2)
+    item = Input(name="x", datatype="INT32", shape=[3], contents={"int_contents": [1, 2, 3]})
+    with pytest.raises(RequestError, match="use raw_input_contents"):
+        protos.parse(pb.ModelInferRequest(inputs=[item]))

@@ -18,10 +18,13 @@ from slipway_runtime.protocol.rest_answers import render
 from slipway_runtime.tensors import (
     BINARY_ONLY,
     DTYPES,
+    MAX_TEXTS,
     InferRequest,
     InferResponse,
+    Metadata,
     OutputChoice,
     Tensor,
+    TensorSpec,
     bytes_of,
     texts_array,
 )
@@ -297,3 +300,43 @@ def test_bool_bytes_other_than_one_are_true_and_harmless() -> None:
     head = body_of({"name": "x", "datatype": "BOOL", "shape": [3], "parameters": {"binary_data_size": 3}})
     data = parse(head + b"\x00\x01\xff", len(head)).inputs[0].data
     assert data.view(np.uint8).tolist() == [0, 1, 1]
+
+
+SMALL_MODEL = Metadata("p", (TensorSpec("x", "FP32", (-1, 4)), TensorSpec("t", "BYTES", (-1, 1))), (), max_batch=8)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        pytest.param({"name": "x", "datatype": "FP64", "shape": [1, 4]}, "data-type is 'FP64'", id="datatype"),
+        pytest.param({"name": "x", "datatype": "FP32", "shape": [1, 99]}, "unexpected shape for input 'x'", id="shape"),
+        pytest.param({"name": "t", "datatype": "BYTES", "shape": [999, 1]}, "batch-size must be <= 8", id="batch"),
+        pytest.param({"name": "y", "datatype": "FP32", "shape": [1]}, "unexpected inference input 'y'", id="name"),
+    ],
+)
+def test_a_large_tensor_that_the_model_does_not_take_is_refused_before_its_values_are_read(
+    tensor: dict[str, Any], said: str
+) -> None:
+    # Were they read, the sentence would be about them.
+    body = body_of({**tensor, "data": ["no value of any tensor", [1]] * 10_000})
+    with pytest.raises(RequestError, match=said):
+        rest.parse(body, None, SMALL_MODEL, None, "m")
+
+
+def test_json_above_its_own_limit_is_refused_unread() -> None:
+    with pytest.raises(RequestError, match="more than 8388608 are not read") as caught:
+        rest.loads(b"?" * (rest.MAX_JSON_BYTES + 1))
+    assert caught.value.kind is Kind.TOO_LARGE
+
+
+def test_more_texts_than_may_be_made_are_refused() -> None:
+    count = MAX_TEXTS + 1
+    head = body_of({"name": "t", "datatype": "BYTES", "shape": [count], "parameters": {"binary_data_size": 4 * count}})
+    with pytest.raises(RequestError, match="more than 1048576 are not served"):
+        parse(head + bytes(4 * count), len(head))
+
+
+def test_text_that_no_answer_could_hold_is_refused_beside_nan_too() -> None:
+    with pytest.raises(RequestError, match="surrogates"):
+        rest.loads(b'{"id":"\\ud800","x":NaN}')
+    assert rest.loads(b'{"id":"\\ud83d\\ude00","x":[1,-Infinity]}') == {"id": "\U0001f600", "x": [1, -math.inf]}

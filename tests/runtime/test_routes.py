@@ -241,7 +241,7 @@ async def test_cancelling_while_a_body_is_inflated_leaves_nothing_behind(turns: 
 @pytest.mark.parametrize(
     ("body", "coding", "status", "sentence"),
     [
-        pytest.param(gzip.compress(bytes(LIMIT * 10)), "gzip", 413, f"larger than {LIMIT} bytes", id="a bomb"),
+        pytest.param(gzip.compress(bytes(LIMIT * 10)), "gzip", 413, f"more than {LIMIT} bytes", id="a bomb"),
         pytest.param(gzip.compress(BODY)[:-9], "gzip", 400, "cut short", id="cut short"),
         pytest.param(gzip.compress(BODY) + b"x", "gzip", 400, "something after its end", id="more than one"),
         pytest.param(b"plain", "gzip", 400, "not valid gzip", id="not gzip"),
@@ -262,6 +262,32 @@ async def test_a_body_of_exactly_the_limit_passes(site: Site) -> None:
     assert response.status == 200
 
 
+async def test_a_body_for_a_model_that_there_is_not_is_not_inflated(site: Site) -> None:
+    for path in ("/v2/models/nope/infer", "/v2/nothing"):
+        assert (await site.ask("POST", path, b"no gzip" * 1000, content_encoding="gzip")).status == 404
+
+
+@pytest.mark.parametrize("count", [100, 100_000])
+async def test_inflated_bodies_that_wait_are_bounded_over_all_requests(count: int) -> None:
+    raw = gzip.compress(np.random.default_rng(1).random(count, np.float32).tobytes())
+    path = "/v2/models/identity_fp32/infer"
+    body = json.dumps(
+        {"id": "w", "inputs": [{"name": "INPUT0", "shape": [count], "datatype": "FP32", "data": [0.5] * count}]}
+    ).encode()
+    site = Site(max_body_bytes=10_000_000, max_inflated_bytes=len(body) + count)
+    waiting = Request("POST", path, {b"content-encoding": b"gzip"}, gzip.compress(body), keep_alive=True)
+    headers = {"content_encoding": "gzip", "inference_header_content_length": "0"}
+    for _ in range(2):  # also after a request that was cancelled
+        site.api.hold = {"w"}
+        site.api.holding.clear()
+        cancel = site.routes(waiting, lambda _: None)
+        await site.api.holding.wait()
+        assert (await site.ask("POST", path, raw, **headers)).status == 503
+        assert cancel is not None
+        cancel()
+        assert (await site.ask("POST", path, raw, **headers)).status == 200
+
+
 # --- generate
 
 
@@ -275,8 +301,15 @@ async def test_generate_maps_plain_values_in_and_out(site: Site) -> None:
 async def test_generate_wants_exactly_one_answer(site: Site) -> None:
     response = await site.ask("POST", "/v2/models/shout/generate", b'{"text_input":["a","b"]}')
     assert response.status == 400
-    assert "gave 2 answers where exactly one is expected, use generate_stream" in json_of(response)["error"]
+    assert "gave more than one answer where exactly one is expected, use generate_stream" in json_of(response)["error"]
     assert json_of(await site.ask("POST", "/v2/models/shout/generate", b'{"text_input":"a"}'))["text_output"] == "A!"
+
+
+async def test_generate_stops_a_model_at_its_second_answer(site: Site) -> None:
+    response = await site.ask("POST", "/v2/models/count/generate", b'{"IN":1000}')
+    assert (response.status, site.api.produced, site.api.closed_streams) == (400, 2, 1)
+    none = await site.ask("POST", "/v2/models/count/generate", b'{"IN":0}')
+    assert "gave no answer where" in json_of(none)["error"]
 
 
 async def events_of(stream: AsyncIterator[bytes] | None) -> list[Any]:
@@ -329,3 +362,10 @@ async def test_v1_predicts(site: Site) -> None:
 async def test_v1_lists_models_and_says_whether_they_are_ready(site: Site) -> None:
     assert "simple" in json_of(await site.ask("GET", "/v1/models"))["models"]
     assert json_of(await site.ask("GET", "/v1/models/simple")) == {"name": "simple", "ready": True}
+
+
+async def test_unloading_dependents_is_refused_not_ignored(site: Site) -> None:
+    path = "/v2/repository/models/simple/unload"
+    response = await site.ask("POST", path, b'{"parameters":{"unload_dependents":true}}')
+    assert (response.status, "one by one" in json_of(response)["error"]) == (501, True)
+    assert (await site.ask("POST", path, b'{"parameters":{"unload_dependents":false}}')).status == 200

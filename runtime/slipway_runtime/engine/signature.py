@@ -63,18 +63,14 @@ class Signature:
         if len(sizes) > 1:
             raise invalid(f"inputs of one request for model '{self._model}' have different batch sizes {sorted(sizes)}")
         size: int = sizes.pop()
-        if not 1 <= size <= self._max_batch:
-            raise invalid(
-                f"inference request batch-size must be <= {self._max_batch} for '{self._model}' and at least 1, "
-                f"got {size}"
-            )
+        check_batch(size, self._max_batch, self._model)
         return size
 
     def _fit_by_name(self, tensors: Sequence[Tensor]) -> Rows:
         """In another order than the model's, or with a type or shape that the model leaves open, or wrong."""
         ordered = self._in_order(tensors)
         for tensor, spec in zip(ordered, self._specs, strict=True):
-            self._check(tensor, spec)
+            check_tensor(tensor.datatype, tensor.data.shape, spec, self._model)
         return [tensor.data for tensor in ordered]
 
     def _in_order(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -84,9 +80,7 @@ class Signature:
         wanted = {spec.name for spec in self._specs}
         for name in given:
             if name not in wanted:
-                raise invalid(
-                    f"unexpected inference input '{name}' for model '{self._model}', it takes {_names(self._specs)}"
-                )
+                raise unexpected(name, self._specs, self._model)
         missing = [spec.name for spec in self._specs if spec.name not in given]
         if missing:
             raise invalid(
@@ -95,17 +89,27 @@ class Signature:
             )
         return [given[spec.name] for spec in self._specs]
 
-    def _check(self, tensor: Tensor, spec: TensorSpec) -> None:
-        if spec.datatype and tensor.datatype != spec.datatype:
-            raise invalid(
-                f"inference input '{tensor.name}' data-type is '{tensor.datatype}', but model '{self._model}' "
-                f"expects '{spec.datatype}'"
-            )
-        if not spec.accepts(tensor.data.shape):
-            raise invalid(
-                f"unexpected shape for input '{tensor.name}' for model '{self._model}'. "
-                f"Expected {list(spec.shape or ())}, got {list(tensor.data.shape)}."
-            )
+
+def check_tensor(datatype: str, shape: Sequence[int], spec: TensorSpec, model: str) -> None:
+    if spec.datatype and datatype != spec.datatype:
+        raise invalid(
+            f"inference input '{spec.name}' data-type is '{datatype[:40]}', but model '{model}' expects "
+            f"'{spec.datatype}'"
+        )
+    if not spec.accepts(shape):
+        raise invalid(
+            f"unexpected shape for input '{spec.name}' for model '{model}'. Expected {list(spec.shape or ())}, "
+            f"got {list(shape)}."
+        )
+
+
+def check_batch(size: int, max_batch: int, model: str) -> None:
+    if not 1 <= size <= max_batch:
+        raise invalid(f"inference request batch-size must be <= {max_batch} for '{model}' and at least 1, got {size}")
+
+
+def unexpected(name: str, specs: Iterable[TensorSpec], model: str) -> RequestError:
+    return invalid(f"unexpected inference input '{name[:200]}' for model '{model}', it takes {_names(specs)}")
 
 
 def check_outputs(choices: Sequence[OutputChoice], names: Sequence[str], model: str) -> None:

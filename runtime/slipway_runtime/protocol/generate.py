@@ -14,7 +14,16 @@ from slipway_runtime.errors import invalid
 from slipway_runtime.protocol import parameters as request_parameters
 from slipway_runtime.protocol.rest import loads
 from slipway_runtime.protocol.rest_answers import dumps, texts_of
-from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor, TensorSpec, from_values, numbers_of
+from slipway_runtime.tensors import (
+    InferRequest,
+    InferResponse,
+    Metadata,
+    Tensor,
+    TensorSpec,
+    from_values,
+    guessed,
+    numbers_of,
+)
 
 JsonObject = dict[str, Any]
 
@@ -41,7 +50,7 @@ def parse(body: bytes | memoryview, metadata: Metadata) -> InferRequest:
 
 def _tensor(spec: TensorSpec, value: object, *, batched: bool) -> Tensor:
     values = value if type(value) is list else [value]
-    return from_values(spec.name, spec.datatype or _guessed(values), _shape(spec, len(values), batched=batched), values)
+    return from_values(spec.name, spec.datatype or guessed(values), _shape(spec, len(values), batched=batched), values)
 
 
 def _shape(spec: TensorSpec, count: int, *, batched: bool) -> tuple[int, ...]:
@@ -55,15 +64,6 @@ def _shape(spec: TensorSpec, count: int, *, batched: bool) -> tuple[int, ...]:
     if free:
         shape[free[-1]] = count // (math.prod(shape) or 1)
     return tuple(shape)
-
-
-def _guessed(values: list[Any]) -> str:
-    types = set(map(type, values))
-    if str in types:
-        return "BYTES"
-    if bool in types:
-        return "BOOL"
-    return "FP32" if float in types else "INT64"
 
 
 def render(response: InferResponse) -> bytes:

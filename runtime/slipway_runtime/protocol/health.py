@@ -37,14 +37,20 @@ class Health:
         return answer
 
     async def Watch(self, message: Any, context: object) -> AsyncIterator[Any]:
-        """What it is now, and again whenever it is something else; ends with the call."""
+        """What it is now, and again whenever it is something else; ends with the call, and when the server drains.
+
+        Who watches would hold up the end of the server; told that it does not serve, it turns to another.
+        """
         known = message.service in self._services
         last = None
         while True:
+            is_last = self._api.state == "draining"
             answer = self._response() if known else Response(status=SERVICE_UNKNOWN)
             if last is None or answer.status != last:
                 last = answer.status
                 yield answer
+            if is_last:
+                return
             await asyncio.sleep(self._watch_s)
 
     def _response(self) -> Any:

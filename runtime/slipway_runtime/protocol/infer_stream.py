@@ -25,7 +25,8 @@ log = logging.getLogger("slipway.grpc")
 
 # Requests of one stream that are not answered yet; the next one is read when there are fewer.
 MAX_IN_FLIGHT = 256
-# Answers of decoupled models that wait for the client to take them; the model is asked for more when there are fewer.
+# Answers that wait for the client to take them; the next request is read, and a decoupled model asked for more, when
+# there are fewer.
 MAX_UNSENT = 64
 _END = object()
 
@@ -41,9 +42,9 @@ class _Slot:
 
 
 class InferStream:
-    """One stream. `parse` makes a request of a message."""
+    """One stream. `parse` makes a request of a message for a model."""
 
-    def __init__(self, api: Api, memory: SharedMemory, parse: Callable[[Any], InferRequest]) -> None:
+    def __init__(self, api: Api, memory: SharedMemory, parse: Callable[[Any, Entry], InferRequest]) -> None:
         self._api = api
         self._memory = memory
         self._parse = parse
@@ -75,7 +76,7 @@ class InferStream:
             async for message in messages:
                 self._in_flight += 1
                 self._accept(message)
-                while self._in_flight >= MAX_IN_FLIGHT:
+                while self._in_flight >= MAX_IN_FLIGHT or self._ready.qsize() >= MAX_UNSENT:
                     await self._more_room()
         finally:
             self._reading_over = True
@@ -84,7 +85,7 @@ class InferStream:
     def _accept(self, message: Any) -> None:
         try:
             entry = self._api.entry(message.model_name, message.model_version)
-            request = self._parse(message)
+            request = self._parse(message, entry)
         except RequestError as error:
             self._refuse(message.id, error)
             return

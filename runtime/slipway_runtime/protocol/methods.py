@@ -5,13 +5,14 @@ callback, without a coroutine: that is the hot path. ModelStreamInfer is in `inf
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from google.protobuf import json_format
 
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.protocol import protos, repository
-from slipway_runtime.protocol.api import Api, Ticket, model_metadata, server_metadata, submitted
+from slipway_runtime.protocol.api import Api, Entry, Ticket, model_metadata, server_metadata, submitted
 from slipway_runtime.protocol.infer_stream import InferStream, rendered
 from slipway_runtime.protocol.schema import pb
 from slipway_runtime.protocol.shared_memory import SharedMemory, cuda_unsupported
@@ -79,15 +80,15 @@ class Methods:
                 Kind.UNSUPPORTED,
                 f"model '{entry.name}' is decoupled: it may give any number of answers, use ModelStreamInfer",
             )
-        request = self._request(message, context)
+        request = self._request(message, entry, context)
 
         def answered(result: InferResponse | RequestError) -> None:
             done(rendered(result, request, entry, self._memory))
 
         return self._api.submit(entry, request, answered)
 
-    def _request(self, message: Any, context: Context) -> InferRequest:
-        request = protos.parse(message, self._memory)
+    def _request(self, message: Any, entry: Entry, context: Context) -> InferRequest:
+        request = protos.parse(message, self._memory, entry.metadata)
         timeout_s = context.timeout_s
         if timeout_s is not None:
             request.timeout_s = timeout_s if request.timeout_s is None else min(timeout_s, request.timeout_s)
@@ -99,11 +100,11 @@ class Methods:
         entry = self._api.entry(message.model_name, message.model_version)
         if entry.decoupled:
             self.infer(message, context, lambda result: None)  # which says why not
-        request = self._request(message, context)
+        request = self._request(message, entry, context)
         return protos.render(await submitted(self._api, entry, request), request, entry, self._memory)
 
     def ModelStreamInfer(self, messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        return InferStream(self._api, self._memory, lambda message: self._request(message, context)).answers(messages)
+        return InferStream(self._api, self._memory, partial(self._request, context=context)).answers(messages)
 
     # --- health and metadata
 

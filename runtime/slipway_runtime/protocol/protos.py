@@ -4,13 +4,15 @@ Input bytes come in `raw_input_contents`, one for every input that is not in sha
 answers are always raw, as Triton's are. The message classes are tritonclient's own, so both sides share one schema.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slipway_runtime.errors import invalid
 from slipway_runtime.protocol import parameters as request_parameters
 from slipway_runtime.protocol.api import Entry
 from slipway_runtime.protocol.classification import as_classes
+from slipway_runtime.protocol.expected import EARLY_BYTES, Expected
 from slipway_runtime.protocol.parameters import Regions, served
 from slipway_runtime.protocol.schema import pb
 from slipway_runtime.tensors import (
@@ -18,6 +20,7 @@ from slipway_runtime.tensors import (
     Buffer,
     InferRequest,
     InferResponse,
+    Metadata,
     OutputChoice,
     Region,
     Tensor,
@@ -27,10 +30,12 @@ from slipway_runtime.tensors import (
     from_bytes,
     from_values,
     texts_array,
+    texts_count_of,
 )
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
+MAX_TYPED_VALUES = 1 << 22  # of one tensor: others wait while each becomes an object
 
 # Which field of InferTensorContents holds the values of a datatype.
 _CONTENTS = {
@@ -50,12 +55,17 @@ _CONTENTS = {
 _Response = pb.ModelInferResponse
 
 
-def parse(message: Any, regions: Regions | None = None) -> InferRequest:
+def parse(message: Any, regions: Regions | None = None, metadata: Metadata | None = None) -> InferRequest:
     """A ModelInferRequest as an InferRequest; raw tensors are views into the message.
 
-    `triton_enable_empty_final_response` is left to the stream it is about.
+    `triton_enable_empty_final_response` is left to the stream it is about. `metadata` is that of the model, by which
+    large values are refused before they are read.
     """
-    raws = message.raw_input_contents
+    raws = list(message.raw_input_contents)
+    if metadata is not None and _is_large(message.inputs, raws):
+        expected = Expected(metadata, message.model_name)
+        for item in message.inputs:
+            expected.shape(tuple(item.shape), item.name, item.datatype)
     inputs = _raw_inputs(message.inputs, raws, regions) if raws else _typed_inputs(message.inputs, regions)
     request = InferRequest(inputs, message.id or None, binary=True)
     if message.parameters:
@@ -65,6 +75,12 @@ def parse(message: Any, regions: Regions | None = None) -> InferRequest:
     if message.outputs:
         request.outputs = _outputs(message.outputs, regions)
     return request
+
+
+def _is_large(items: Any, raws: list[bytes]) -> bool:
+    if raws:
+        return any(len(raw) > EARLY_BYTES for raw in raws)
+    return any(math.prod(item.shape) > EARLY_BYTES // 8 for item in items)
 
 
 def values_of(parameters: Any) -> dict[str, Any]:
@@ -78,9 +94,8 @@ def values_of(parameters: Any) -> dict[str, Any]:
     return values
 
 
-def _raw_inputs(items: Any, raws: Any, regions: Regions | None) -> list[Tensor]:
+def _raw_inputs(items: Any, given: list[bytes], regions: Regions | None) -> list[Tensor]:
     tensors = []
-    given = list(raws)
     used = 0
     for item in items:
         name, datatype, shape = item.name, item.datatype, checked_shape(tuple(item.shape), item.name)
@@ -114,11 +129,13 @@ def _typed_input(item: Any, regions: Regions | None) -> Tensor:
     if datatype in BINARY_ONLY:
         raise invalid(f"input '{name}' has datatype {datatype}, which must come in raw_input_contents")
     values = _typed(item)
+    count = texts_count_of(shape, name) if datatype == "BYTES" else count_of(shape, name)
+    # Before each of them becomes an object.
+    if len(values) != count:
+        raise invalid(f"input '{name}' has {len(values)} values, its shape {list(shape)} needs {count}")
     if datatype != "BYTES":
-        return from_values(name, datatype, shape, values)
-    if len(values) != count_of(shape, name):
-        raise invalid(f"input '{name}' has {len(values)} values, its shape {list(shape)} needs {count_of(shape, name)}")
-    return Tensor(name, datatype, texts_array(values, shape))
+        return from_values(name, datatype, shape, list(values))
+    return Tensor(name, datatype, texts_array(list(values), shape))
 
 
 def _shared(item: Any, shape: tuple[int, ...], regions: Regions | None) -> Tensor | None:
@@ -130,12 +147,18 @@ def _shared(item: Any, shape: tuple[int, ...], regions: Regions | None) -> Tenso
     return from_bytes(item.name, item.datatype, shape, served(regions).read(region))
 
 
-def _typed(item: Any) -> list[Any]:
+def _typed(item: Any) -> Sequence[Any]:
     wanted = _CONTENTS.get(item.datatype)
     filled = _filled(item.contents)
     if wanted is not None and filled not in ([], [wanted]):
         raise invalid(f"input '{item.name}' is {item.datatype} but has its values in {', '.join(filled)}, not {wanted}")
-    return list(getattr(item.contents, wanted)) if wanted else []
+    values: Sequence[Any] = getattr(item.contents, wanted) if wanted else ()
+    if len(values) > MAX_TYPED_VALUES:
+        raise invalid(
+            f"input '{item.name}' has {len(values)} values in {wanted}, more than {MAX_TYPED_VALUES} are not read; use "
+            "raw_input_contents"
+        )
+    return values
 
 
 def _filled(contents: Any) -> list[str]:

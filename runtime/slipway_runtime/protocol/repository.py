@@ -26,10 +26,18 @@ def load_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unload_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """{"unload_dependents": bool} or nothing."""
+    """Nothing; {"unload_dependents": false} may be said.
+
+    Raises:
+        RequestError: UNSUPPORTED for true: the steps of an ensemble are models of their own.
+    """
     for key, value in given.items():
         if key != "unload_dependents":
             raise invalid(f"parameter '{key[:80]}' is not known for unloading a model, 'unload_dependents' is")
         if type(value) is not bool:
             raise invalid("parameter 'unload_dependents' must be true or false")
-    return dict(given)
+        if value:
+            raise RequestError(
+                Kind.UNSUPPORTED, "'unload_dependents' true is not served: unload the models of the ensemble one by one"
+            )
+    return {}

@@ -1,6 +1,6 @@
 """Requests of REST inference: JSON, or JSON followed by the bytes of tensors (the binary data extension).
 
-Pure: bytes in, `InferRequest` out. Whether the tensors fit the model is not judged here.
+Pure: bytes in, `InferRequest` out. Whether the tensors fit the model is judged here for large bodies only.
 
     request   {"id", "parameters": {"binary_data_output"}, "inputs": [{"name", "shape", "datatype",
                "data" | "parameters": {"binary_data_size"}}], "outputs": [{"name", "parameters": {"binary_data"}}]}
@@ -17,8 +17,9 @@ from typing import Any
 
 import orjson
 
-from slipway_runtime.errors import invalid
+from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.protocol import parameters as request_parameters
+from slipway_runtime.protocol.expected import EARLY_BYTES, Expected
 from slipway_runtime.protocol.parameters import Regions, served
 from slipway_runtime.tensors import (
     DTYPES,
@@ -34,6 +35,7 @@ from slipway_runtime.tensors import (
 )
 
 JsonObject = dict[str, Any]
+MAX_JSON_BYTES = 8 << 20
 
 
 def parse(
@@ -41,10 +43,11 @@ def parse(
     header_length: bytes | None,
     metadata: Metadata | None = None,
     regions: Regions | None = None,
+    model: str = "",
 ) -> InferRequest:
     """Read an inference request. The tensors are views into `body`, or into shared memory.
 
-    `metadata` is that of the model, needed for a raw binary request only.
+    `metadata` is that of the model: without it raw binary requests are refused, and large ones read before they are.
 
     Raises:
         RequestError: mostly of kind INVALID, for anything the protocol does not allow.
@@ -58,7 +61,8 @@ def parse(
     given = loads(head)
     if type(given) is not dict:
         raise invalid("request must be a JSON object")
-    request = InferRequest(_inputs(given.get("inputs"), body, split, regions))
+    expected = Expected(metadata, model) if metadata is not None and len(body) > EARLY_BYTES else None
+    request = InferRequest(_inputs(given.get("inputs"), body, split, regions, expected))
     if (request_id := given.get("id")) is not None:
         request.id = _id(request_id)
     if (parameters := given.get("parameters")) is not None:
@@ -73,7 +77,17 @@ def parse(
 
 
 def loads(text: bytes | memoryview) -> Any:
-    """JSON, and also the numbers NaN, Infinity and -Infinity, which it lacks and Python and Triton write."""
+    """JSON, and also the numbers NaN, Infinity and -Infinity, which it lacks and Python and Triton write.
+
+    Raises:
+        RequestError: INVALID, or TOO_LARGE: others wait while it is read.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise RequestError(
+            Kind.TOO_LARGE,
+            f"the JSON of the request has {len(text)} bytes, more than {MAX_JSON_BYTES} are not read; send tensors as "
+            "binary data",
+        )
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as exc:
@@ -81,12 +95,18 @@ def loads(text: bytes | memoryview) -> Any:
         raw = bytes(text)
         if b"NaN" in raw or b"Infinity" in raw:
             try:
-                return json.loads(raw.decode())
+                return _writable(json.loads(raw.decode()))
             except RecursionError:
                 problem = "it is nested too deep"
-            except ValueError as again:
+            except (ValueError, TypeError) as again:
                 problem = str(again)
     raise invalid(f"failed to parse the request JSON: {problem}")
+
+
+def _writable(given: Any) -> Any:
+    """What was read, unless no answer could hold it, as half of a surrogate pair."""
+    orjson.dumps(given)
+    return given
 
 
 def _split(header: bytes, body_length: int) -> int:
@@ -98,7 +118,9 @@ def _split(header: bytes, body_length: int) -> int:
     return int(header)
 
 
-def _inputs(items: object, body: bytes | memoryview, offset: int, regions: Regions | None) -> list[Tensor]:
+def _inputs(
+    items: object, body: bytes | memoryview, offset: int, regions: Regions | None, expected: Expected | None
+) -> list[Tensor]:
     if type(items) is not list or not items:
         raise invalid("'inputs' must be a list with at least one tensor")
     tensors = []
@@ -108,7 +130,8 @@ def _inputs(items: object, body: bytes | memoryview, offset: int, regions: Regio
         name, datatype = item.get("name"), item.get("datatype")
         if type(name) is not str or type(datatype) is not str:
             raise invalid(f"inputs[{index}] must have '{'name' if type(name) is not str else 'datatype'}' as a string")
-        shape = checked_shape(item.get("shape"), name)
+        shape = item.get("shape")
+        shape = checked_shape(shape, name) if expected is None else expected.shape(shape, name, datatype)
         if (parameters := item.get("parameters")) is not None:
             size = _binary_size(_object(parameters, f"inputs[{index}].parameters"), item, len(body) - offset)
             if size >= 0:

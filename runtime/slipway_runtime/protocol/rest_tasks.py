@@ -59,15 +59,16 @@ class Tasks:
             return await submitted(self._api, entry, parsed)
         responses = self._api.stream(entry, parsed)
         try:
-            every = [response async for response in responses]
+            only = await anext(responses, None)
+            more = only is not None and await anext(responses, None) is not None
         finally:
             await close(responses)
-        if len(every) != 1:
+        if only is None or more:
+            count = "more than one answer" if more else "no answer"
             raise RequestError(
-                Kind.INVALID,
-                f"model '{entry.name}' gave {len(every)} answers where exactly one is expected, use generate_stream",
+                Kind.INVALID, f"model '{entry.name}' gave {count} where exactly one is expected, use generate_stream"
             )
-        return every[0]
+        return only
 
 
 class _Events:

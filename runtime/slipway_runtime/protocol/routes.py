@@ -12,8 +12,9 @@ blames the client; probes take either), and a deadline is 504 (Triton: 503, whic
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -43,6 +44,7 @@ STATUS = {
 _MAX_TARGETS = 1024
 # Above these sizes zlib works on a thread: it takes some 10 ms per MiB, for which others must not wait.
 INLINE_INFLATE_BYTES = 4 << 10
+INFLATED_AT_ONCE = 2  # on threads, each up to the largest body there may be
 INLINE_COMPRESS_BYTES = 64 << 10
 
 
@@ -50,7 +52,8 @@ INLINE_COMPRESS_BYTES = 64 << 10
 class RestOptions:
     """Names of headers are in lower case.
 
-    `full_status`: what a full queue answers, 503 as Triton does or 429. `compress_above_bytes` None: never.
+    `max_inflated_bytes`: of bodies that came compressed, over all requests that are not answered yet. `full_status`:
+    what a full queue answers, 503 as Triton does or 429. `compress_above_bytes` None: never.
     """
 
     max_body_bytes: int
@@ -59,6 +62,7 @@ class RestOptions:
     timeout_header: bytes = b"x-slipway-timeout-ms"
     full_status: int = 503
     compress_above_bytes: int | None = 1024
+    max_inflated_bytes: int = 256 << 20
 
 
 class Routes:
@@ -73,6 +77,8 @@ class Routes:
         Tasks(api, self._for_client).add_to(self._pages)
         self._targets: dict[str, tuple[str, str]] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._inflated_bytes = 0
+        self._inflating = asyncio.Semaphore(INFLATED_AT_ONCE)
 
     def __call__(self, request: Request, answer: Answer) -> Cancel | None:
         """Have a request answered, at once or later. Returns what cancels it, if that makes sense. Never raises."""
@@ -94,29 +100,72 @@ class Routes:
 
     def _inflate(self, request: Request, coding: bytes, answer: Answer) -> Cancel | None:
         """Answer the request that is in this one, whose body is compressed."""
-        limit = self._options.max_body_bytes
-        headers = {name: value for name, value in request.headers.items() if name != b"content-encoding"}
-
-        def plain() -> Request:
-            body = codings.decoded(request.body, coding, limit)
-            return Request(request.method, request.path, headers, body, request.keep_alive)
-
-        if len(request.body) <= INLINE_INFLATE_BYTES:
-            return self._route(plain(), answer)
+        if self._is_refused_anyway(request):
+            return self._route(request, answer)
+        held = [0]
         begun: list[Cancel | None] = []
 
-        async def later() -> None:
-            begun.append(self._route(await asyncio.to_thread(plain), answer))
+        def give_back() -> None:
+            self._inflated_bytes -= held[0]
+            held[0] = 0
 
-        stop = self._start(request, later(), answer)
+        def answered(response: Response) -> None:
+            give_back()
+            answer(response)
+
+        def route(body: bytes | memoryview) -> None:
+            held[0] = len(body)
+            self._inflated_bytes += len(body)
+            try:
+                self._check_room(0)
+                begun.append(self._route(_plain(request, body), answered))
+            except Exception:
+                give_back()
+                raise
+
+        async def later() -> None:
+            route(await self._inflated_body(request, coding))
+
+        if len(request.body) <= INLINE_INFLATE_BYTES:
+            self._check_room(1)
+            route(codings.decoded(request.body, coding, self._options.max_body_bytes))
+        else:
+            begun.append(self._start(request, later(), answer))
 
         def cancel() -> None:
-            stop()
-            for each in begun:
-                if each is not None:
-                    each()
+            _cancel_all(begun)
+            give_back()
 
         return cancel
+
+    def _is_refused_anyway(self, request: Request) -> bool:
+        """Whether a request is answered without its body being looked at. Raises RequestError for an unknown model."""
+        target = self._targets.get(request.path) or self._target(request.path)
+        if target is None:
+            return self._pages.find(request.path) is None
+        if request.method == "POST":
+            self._api.entry(*target)
+        return request.method != "POST"
+
+    async def _inflated_body(self, request: Request, coding: bytes) -> bytes | memoryview:
+        """On a thread. Its place is free for the next when the loop has the bytes, or nobody wants them any more."""
+        await self._inflating.acquire()
+        try:
+            self._check_room(1)
+            decode = partial(codings.decoded, request.body, coding, self._options.max_body_bytes)
+            work = asyncio.get_running_loop().run_in_executor(None, decode)
+        except BaseException:
+            self._inflating.release()
+            raise
+        work.add_done_callback(lambda _: self._inflating.release())
+        return await asyncio.shield(work)
+
+    def _check_room(self, more_bytes: int) -> None:
+        limit = self._options.max_inflated_bytes
+        if self._inflated_bytes + more_bytes > limit:
+            raise RequestError(
+                Kind.UNAVAILABLE, f"compressed requests that wait have more than {limit} bytes in all, try again later"
+            )
 
     def _target(self, path: str) -> tuple[str, str] | None:
         """The model and the version that a path of inference names; remembered, because clients ask again and again."""
@@ -143,7 +192,8 @@ class Routes:
                 f"model '{entry.name}' is decoupled: it may give any number of answers, use generate_stream or gRPC",
             )
         headers = request.headers
-        parsed = rest.parse(request.body, headers.get(b"inference-header-content-length"), entry.metadata, self._memory)
+        head_length = headers.get(b"inference-header-content-length")
+        parsed = rest.parse(request.body, head_length, entry.metadata, self._memory, entry.name)
         self._for_client(request, parsed)
 
         def done(result: InferResponse | RequestError) -> None:
@@ -263,6 +313,17 @@ class Routes:
 
         self._start(request, later(), answer)
         return True
+
+
+def _cancel_all(begun: Iterable[Cancel | None]) -> None:
+    for cancel in begun:
+        if cancel is not None:
+            cancel()
+
+
+def _plain(request: Request, body: bytes | memoryview) -> Request:
+    headers = {name: value for name, value in request.headers.items() if name != b"content-encoding"}
+    return Request(request.method, request.path, headers, body, request.keep_alive)
 
 
 def _not_allowed(request: Request, methods: Mapping[str, object]) -> Response:

@@ -15,7 +15,16 @@ from typing import Any
 from slipway_runtime.errors import invalid
 from slipway_runtime.protocol.rest import loads
 from slipway_runtime.protocol.rest_answers import dumps
-from slipway_runtime.tensors import MAX_DIMS, InferRequest, InferResponse, Metadata, Tensor, from_values, numbers_of
+from slipway_runtime.tensors import (
+    MAX_DIMS,
+    InferRequest,
+    InferResponse,
+    Metadata,
+    Tensor,
+    from_values,
+    guessed,
+    numbers_of,
+)
 
 JsonObject = dict[str, Any]
 
@@ -67,7 +76,7 @@ def _tensor(name: str, values: object, metadata: Metadata) -> Tensor:
     values = _plain(values)
     shape = _shape(values)
     listed = values if type(values) is list else [values]
-    return from_values(name, datatype or _guessed(listed), shape, listed)
+    return from_values(name, datatype or guessed(listed), shape, listed)
 
 
 def _plain(value: object, depth: int = 0) -> Any:
@@ -92,19 +101,6 @@ def _shape(value: object) -> tuple[int, ...]:
             break
         value = value[0]
     return tuple(shape)
-
-
-def _guessed(values: list[Any]) -> str:
-    value: object = values
-    floats = False
-    while type(value) is list and value:
-        floats = floats or any(type(item) is float for item in value)
-        value = value[0]
-    if type(value) in (str, bytes):
-        return "BYTES"
-    if type(value) is bool:
-        return "BOOL"
-    return "FP32" if floats or type(value) is float else "INT64"
 
 
 def render(response: InferResponse, form: str) -> bytes:

@@ -4,17 +4,17 @@ Source: github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md and doc/statuscodes.md.
 """
 
 import struct
-import zlib
 from collections.abc import Sequence
 from enum import IntEnum
 
 from slipway_runtime.wire.http2_headers import STATUS_200, Field, literal
 from slipway_runtime.wire.http2_requests import Head
+from slipway_runtime.wire.inflate import Damaged, TooLarge, inflated
 
 PREFIX = struct.Struct(">BI")
 """Before every message: whether it is compressed, and its length."""
 ACCEPTED = b"identity, deflate, gzip"
-_CODINGS = {b"gzip": 31, b"deflate": 15}  # wbits of zlib
+_CODINGS = (b"gzip", b"deflate")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_MESSAGE_TEXT = 1024
 _GRPC = b"application/grpc"
@@ -129,19 +129,14 @@ def too_large(what: str, limit: int) -> GrpcError:
 
 
 def plain(flag: int, message: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """A message as it was before compression, never grown above the limit. Raises GrpcError."""
+    """A message as it was before compression, which never grows above what is allowed. Raises GrpcError."""
     if not flag:
         return message
     if flag != 1 or encoding not in _CODINGS:
         raise GrpcError(Code.INTERNAL, "a message is marked as compressed, but no grpc-encoding says how")
-    name = encoding.decode()
-    inflater = zlib.decompressobj(_CODINGS[encoding])
     try:
-        text = inflater.decompress(message, max_bytes + 1)
-    except zlib.error as error:
-        raise GrpcError(Code.INTERNAL, f"the message is not valid {name}: {error}") from None
-    if len(text) > max_bytes:
-        raise too_large(f"more than {max_bytes} when decompressed", max_bytes)
-    if not inflater.eof or inflater.unused_data:
-        raise GrpcError(Code.INTERNAL, f"the {name} message is cut short, or something follows it")
-    return text
+        return inflated(message, encoding, max_bytes)
+    except Damaged as error:
+        raise GrpcError(Code.INTERNAL, f"the message is {error}") from None
+    except TooLarge as error:
+        raise too_large(str(error), error.most_bytes) from None
