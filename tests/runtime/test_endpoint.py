@@ -344,3 +344,36 @@ async def test_a_closed_endpoint_refuses(decoupled: bool) -> None:
         with pytest.raises(RequestError, match="is being unloaded") as caught:
             await streamed(world, 1)
         assert caught.value.kind is Kind.UNAVAILABLE
+
+
+class Steps(Host):
+    """With endpoints for the steps of ensembles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endpoints: dict[str, Endpoint] = {}
+
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> Any:
+        return self.endpoints[step.model].submit(request, done)
+
+    def add(self, name: str, loaded: Loaded, options: Options) -> Endpoint:
+        made = self.endpoints[name] = Endpoint(name, "1", loaded, options, self)
+        return made
+
+
+async def test_an_ensemble_is_answered_when_a_model_of_two_of_its_steps_is_unloaded() -> None:
+    host, model = Steps(), Doubles(closed=True)
+    inner = host.add("m", Loaded(model), Options(policy(max_rows=1)))
+    steps = [Step("m", "", {"x": "x"}, {name: name}) for name in ("double", "square")]
+    whole = host.add("e", Loaded(), Options(policy(), steps=steps))
+    running = asyncio.create_task(inner.infer(request(1)))
+    await has_begun(model)
+    asked = asyncio.create_task(whole.infer(request(2)))
+    await settle(lambda: inner.waiting == 2)
+    closing = asyncio.create_task(inner.close())
+    with pytest.raises(RequestError, match="in step 'm': the model is being unloaded"):
+        await asyncio.wait_for(asked, LONG_S)
+    model.gate.set()
+    await asyncio.gather(running, closing)
+    await whole.close()
+    assert (host.load_now.in_flight, whole.in_flight, inner.in_flight) == (0, 0, 0)

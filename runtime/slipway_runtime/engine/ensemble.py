@@ -7,6 +7,7 @@ Each step waits in the queue of its own model, with the tenant, the priority and
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,8 @@ from slipway_runtime.engine.deadlines import Deadlines
 from slipway_runtime.engine.job import Job, JobState
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor
+
+log = logging.getLogger("slipway.ensemble")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,4 +144,7 @@ class Ensemble:
         run = self._runs.pop(job, None)
         if run is not None:
             for ticket in run.tickets.values():
-                ticket.cancel()
+                try:
+                    ticket.cancel()
+                except Exception:  # the others are to be given up, and the job answered, all the same
+                    log.exception("a step could not be cancelled")
