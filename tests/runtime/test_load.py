@@ -544,3 +544,21 @@ def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
     (refused,) = model.runners[0].run([OwnCall(asked[0].inputs, 1)])
     assert isinstance(refused, RequestError)
     assert refused.message == "tenant is missing"
+
+
+def test_code_is_closed_once_however_often_it_is_told(tmp_path: Path) -> None:
+    source = """
+class Model:
+    def load(self, context):
+        self.file = context.folder / "closed"
+        self.file.touch()
+    def infer(self, batch):
+        return {"y": batch["x"]}
+    def close(self):
+        self.file.write_text(self.file.read_text() + "closed ")
+"""
+    model = code(tmp_path, source)
+    (runner,) = model.runners
+    runner.close()
+    model.close()
+    assert (tmp_path / "closed").read_text() == "closed "

@@ -97,7 +97,7 @@ class Streams:
         await self._loop.run_in_executor(None, self._threads.shutdown)
         for runner in self._runners:
             try:
-                runner.close()
+                await self._loop.run_in_executor(None, runner.close)
             except Exception:
                 log.exception("a model could not be closed")
 
