@@ -377,3 +377,27 @@ async def test_an_ensemble_is_answered_when_a_model_of_two_of_its_steps_is_unloa
     await asyncio.gather(running, closing)
     await whole.close()
     assert (host.load_now.in_flight, whole.in_flight, inner.in_flight) == (0, 0, 0)
+
+
+async def test_an_ensemble_that_leads_back_to_itself_is_refused() -> None:
+    host = Steps()
+    whole = host.add("e", Loaded(), Options(policy(), steps=[Step("e", "", {"x": "x"}, {"double": "double"})]))
+    with pytest.raises(RequestError, match="does one lead back to itself") as caught:
+        await asyncio.wait_for(whole.infer(request(1)), LONG_S)
+    assert (caught.value.kind, host.load_now.in_flight) == (Kind.INVALID, 0)
+    await whole.close()
+
+
+@pytest.mark.parametrize("priority", [0, 1, 3])
+async def test_the_steps_of_an_ensemble_have_the_priority_of_the_request(priority: int) -> None:
+    class Noted(Steps):
+        def submit_step(self, step: Step, request: InferRequest, done: Done) -> Any:
+            assert request.priority == priority
+            return super().submit_step(step, request, done)
+
+    host = Noted()
+    inner = host.add("m", Loaded(Doubles()), Options(policy()))
+    steps = [Step("m", "", {"x": "x"}, {name: name for name in ("double", "square")})]
+    whole = host.add("e", Loaded(), Options(policy(), steps=steps))
+    assert numbers(await asyncio.wait_for(whole.infer(request(2, priority=priority)), LONG_S))["double"] == [4]
+    await asyncio.gather(whole.close(), inner.close())

@@ -132,7 +132,7 @@ async def test_who_leaves_takes_the_steps_with_him() -> None:
 
 async def test_priority_and_tenant_go_along() -> None:
     models, ask = Models(), Ask(1, 2)
-    ask.tenant, ask.level = "a", 2
+    ask.tenant, ask.level, ask.priority = "a", 2, 3
     await answer(ensemble(CHAIN, models), ask)
     assert {(request.tenant, request.priority) for _, request in models.asked} == {("a", 3)}
 

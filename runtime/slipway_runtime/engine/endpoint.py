@@ -250,7 +250,7 @@ class Endpoint:
             check_outputs(request.outputs, self._output_names, self.name)
         ask = Ask(self, request, done, inputs, rows)
         ask.key = self._signature.key(inputs)
-        ask.tenant = request.tenant
+        ask.tenant, ask.priority, ask.depth = request.tenant, request.priority, request.depth
         if request.parameters:
             ask.parameters = request.parameters
         if self._policy.levels > 1:

@@ -14,9 +14,10 @@ from typing import Protocol
 
 from slipway_runtime.engine.deadlines import Deadlines
 from slipway_runtime.engine.job import Job, JobState
-from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor
 
+_DEEPEST = 16
 log = logging.getLogger("slipway.ensemble")
 
 
@@ -59,6 +60,8 @@ class Ensemble:
         self._runs: dict[Job, _Run] = {}
 
     def submit(self, job: Job, timeout_s: float | None = None) -> None:
+        if job.depth >= _DEEPEST:
+            raise invalid(f"ensembles are nested more than {_DEEPEST} deep: does one lead back to itself?")
         given = {
             spec.name: Tensor(spec.name, spec.datatype, data)
             for spec, data in zip(self._inputs, job.inputs, strict=True)
@@ -97,9 +100,10 @@ class Ensemble:
         request = InferRequest(
             given,
             timeout_s=max(0.0, run.job.deadline_s - self._loop.time()),
-            priority=run.job.level + 1 if run.job.level else 0,
+            priority=run.job.priority,
             tenant=run.job.tenant,
             parameters=dict(run.job.parameters),
+            depth=run.job.depth + 1,
         )
         try:
             run.tickets[id(step)] = self._submit(step, request, lambda result: self._done(run, step, result))
