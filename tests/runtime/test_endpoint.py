@@ -66,7 +66,8 @@ class World:
     def __init__(self, model: Doubles, options: Options, **loaded: Any) -> None:
         self.model, host = model, Host()
         self.load = host.load_now
-        self.endpoint = Endpoint("m", "1", Loaded(model, **loaded), options, host)
+        self.loaded = Loaded(model, **loaded)
+        self.endpoint = Endpoint("m", "1", self.loaded, options, host)
 
     @property
     def stats(self) -> dict[str, int]:
@@ -401,3 +402,19 @@ async def test_the_steps_of_an_ensemble_have_the_priority_of_the_request(priorit
     whole = host.add("e", Loaded(), Options(policy(), steps=steps))
     assert numbers(await asyncio.wait_for(whole.infer(request(2, priority=priority)), LONG_S))["double"] == [4]
     await asyncio.gather(whole.close(), inner.close())
+
+
+async def test_outputs_that_the_model_learns_with_its_first_answer_are_told_from_then_on() -> None:
+    async with world_of(metadata=Metadata("t", METADATA.inputs, (), 8)) as world:
+        learned = Metadata("t", METADATA.inputs, (TensorSpec("score", "BF16", (-1, 1)),), 8)
+
+        def outputs(inputs: Rows) -> Rows:
+            world.loaded.metadata = learned
+            return [inputs[0].astype(np.uint16)]
+
+        world.model.outputs = outputs
+        for _ in range(2):
+            (output,) = (await world.endpoint.infer(request(1))).outputs
+            assert (output.name, output.datatype) == ("score", "BF16")
+        chosen = await world.endpoint.infer(request(1, outputs=[OutputChoice("score", True)]))
+        assert [output.name for output in chosen.outputs] == ["score"]
