@@ -323,26 +323,38 @@ class Service:
             model.versions, model.state, model.reason = {}, "UNAVAILABLE", "unloaded"
             self._wanted = [wanted for wanted in self._wanted if wanted != name]
 
-    async def _load(self, name: str, config: str | None) -> None:
+    async def _load(self, name: str, config: str | None, within: frozenset[str] = frozenset()) -> None:
+        """`within` are the ensembles that it is loaded for: one that leads back to itself is not waited for."""
         model = self._models.setdefault(name, _Model())
+        within |= {name}
+        try:
+            while missing := await self._try(name, config, within):
+                for needed in missing:  # without the lock: of two that need each other both may be asked for at once
+                    await self._load(needed, None, within)
+                within |= missing
+        except Exception as failure:
+            if not model.versions:
+                model.state, model.reason = "UNAVAILABLE", str(failure)
+            raise
+
+    async def _try(self, name: str, config: str | None, within: frozenset[str]) -> frozenset[str]:
+        """Load it, unless models have to be loaded before: which."""
+        model = self._models[name]
         async with self._lock(name):
             began_s = time.monotonic()
             if not model.versions:
                 model.state, model.reason = "LOADING", ""
-            try:
-                loaded = await self._on_loader(lambda: self._source.load(name, config))
-                made = await self._made(name, loaded)
-            except Exception as failure:
-                if not model.versions:
-                    model.state, model.reason = "UNAVAILABLE", str(failure)
-                raise
+            loaded = await self._on_loader(lambda: self._source.load(name, config))
+            needs = {needed for item in loaded for needed in item.needs} - within
+            if missing := frozenset(needed for needed in needs if not self.versions(needed)):
+                return missing  # only ensembles need others, and have nothing to close
+            made = await self._made(name, loaded)
             before, model.versions = model.versions, made
             model.state, model.reason = "READY", ""
             self._publish(name, model)
             self.exposition.load_seconds[name] = time.monotonic() - began_s
             await self._retire(name, before, "READY")
-        for needed in {needed for item in loaded for needed in item.needs} - self._models.keys():
-            await self._load(needed, None)
+        return frozenset()
 
     async def _made(self, name: str, loaded: list[LoadedVersion]) -> dict[str, Version]:
         """All of them, or none is left in memory."""

@@ -73,6 +73,7 @@ class FakeSource:
     def __init__(self, *names: str) -> None:
         self.versions: dict[str, dict[str, Callable[[], Sum]]] = {name: {"1": Sum} for name in names or ("m",)}
         self.at_start = list(self.versions)
+        self.needs: dict[str, list[str]] = {}
         self.failing: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.policy = Policy(max_rows=1, max_jobs=1, max_queue=1, max_queue_bytes=1 << 20, timeout_s=20)
@@ -93,9 +94,9 @@ class FakeSource:
         self.configs.append(config)
         if name in self.failing:
             raise BadModel(self.failing[name])
-        return [self._version(version, make()) for version, make in self.versions[name].items()]
+        return [self._version(name, version, make()) for version, make in self.versions[name].items()]
 
-    def _version(self, version: str, model: Sum) -> LoadedVersion:
+    def _version(self, name: str, version: str, model: Sum) -> LoadedVersion:
         self.loaded.append(model)
         return LoadedVersion(
             version=version,
@@ -104,6 +105,7 @@ class FakeSource:
             config=lambda: {"name": "m", "max_batch_size": 4},
             labels={},
             close=lambda: self.released.append(model),
+            needs=self.needs.get(name, []),
         )
 
     def _options(self, version: str) -> Options:
