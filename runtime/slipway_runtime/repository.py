@@ -60,7 +60,14 @@ class ModelFiles:
     def load(self, name: str, config: str | None) -> list[LoadedVersion]:
         """Raises MissingModel, BadModel, BadConfig."""
         chosen = self._chosen(name, config)
-        return [self._load(name, artifact) for _, artifact in chosen]
+        loaded: list[LoadedVersion] = []
+        try:
+            loaded.extend(self._load(name, artifact) for _, artifact in chosen)
+        except BaseException:
+            for version in loaded:
+                version.close()
+            raise
+        return loaded
 
     def one(self) -> tuple[str, list[tuple[int, Artifact]]]:
         """The name of the model of --model, and its versions that are served, ascending."""

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from slipway_runtime.debug import debugged
@@ -201,7 +202,17 @@ class Server:
                 f"stopped with {left} requests unfinished after {settings.drain_timeout_s:g} s (--drain-timeout)"
             )
         await self.close(SEND_S)
+        await self._close_models(max(SEND_S, ends_s - time.monotonic()))
         log.info("stopped", extra={"f": {"drain_s": round(time.monotonic() - began_s, 3)}})
+
+    async def _close_models(self, grace_s: float) -> None:
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._service.close()
+        except TimeoutError:
+            log.warning("a model did not close in time")
+            # The loop waits for the threads of its executor when it ends: not for those.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
     async def close(self, grace_s: float) -> None:
         """Let go of the ports and the connections; what is written has `grace_s` to leave. Safe to call twice."""

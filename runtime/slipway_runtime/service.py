@@ -9,7 +9,7 @@ version  LOADING ──▶ READY ──▶ UNLOADING ──▶ UNAVAILABLE      
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -132,6 +132,7 @@ class Service:
         self._wanted: list[str] = []
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._changing: dict[str, asyncio.Lock] = {}
+        self._changes: set[asyncio.Task[None]] = set()
 
     @property
     def state(self) -> State:
@@ -151,7 +152,8 @@ class Service:
         try:
             self._wanted = await self._on_loader(self._source.initial)
             for name in self._wanted:
-                failures += await self._try_to_load(name)
+                if name not in self._models or not self._models[name].versions:  # an ensemble has brought it along
+                    failures += await self._try_to_load(name)
         except Failure as failure:
             failures.append(failure)
         if failures and len(failures) >= len(self._wanted):
@@ -177,8 +179,12 @@ class Service:
         return self.load_now.in_flight
 
     async def close(self) -> None:
-        for version in list(self._ready.values()):
-            await version.endpoint.close()
+        while self._ready or self._changes:
+            for entry in set(self._ready.values()):
+                await entry.endpoint.close()
+            self._ready.clear()
+            if self._changes:
+                await asyncio.wait(self._changes)
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     # --- the protocols' side
@@ -251,20 +257,16 @@ class Service:
         if name not in await self._on_loader(self._source.names):
             raise invalid(f"failed to load '{name}', failed to poll from model repository: there is no such model")
         try:
-            await self._load(name, config)
+            await self._through(self._load(name, config))
         except Failure as failure:
             raise invalid(f"failed to load '{name}', {failure}") from failure
 
     async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
         """Take no more requests, finish what there is, give the memory back. Raises RequestError."""
         self._check_control(f"unload '{name}'")
-        model = self._models.get(name)
-        if model is None:
+        if name not in self._models:
             raise invalid(f"failed to unload '{name}': there is no such model")
-        async with self._lock(name):
-            await self._retire(name, model.versions, "UNLOADING")
-            model.versions, model.state, model.reason = {}, "UNAVAILABLE", "unloaded"
-            self._wanted = [wanted for wanted in self._wanted if wanted != name]
+        await self._through(self._unload(name))
 
     def metrics(self) -> bytes:
         self.exposition.ready = self.is_ready()
@@ -307,26 +309,66 @@ class Service:
     async def _on_loader(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, work)
 
-    async def _load(self, name: str, config: str | None) -> None:
+    async def _through(self, change: Coroutine[Any, Any, None]) -> None:
+        """Who asked may go: half a change would leave a model in memory that nobody closes."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
+
+    async def _unload(self, name: str) -> None:
+        model = self._models[name]
+        async with self._lock(name):
+            await self._retire(name, model.versions, "UNLOADING")
+            model.versions, model.state, model.reason = {}, "UNAVAILABLE", "unloaded"
+            self._wanted = [wanted for wanted in self._wanted if wanted != name]
+
+    async def _load(self, name: str, config: str | None, within: frozenset[str] = frozenset()) -> None:
+        """`within` are the ensembles that it is loaded for: one that leads back to itself is not waited for."""
         model = self._models.setdefault(name, _Model())
+        within |= {name}
+        try:
+            while missing := await self._try(name, config, within):
+                for needed in missing:  # without the lock: of two that need each other both may be asked for at once
+                    await self._load(needed, None, within)
+                within |= missing
+        except Exception as failure:
+            if not model.versions:
+                model.state, model.reason = "UNAVAILABLE", str(failure)
+            raise
+
+    async def _try(self, name: str, config: str | None, within: frozenset[str]) -> frozenset[str]:
+        """Load it, unless models have to be loaded before: which."""
+        model = self._models[name]
         async with self._lock(name):
             began_s = time.monotonic()
             if not model.versions:
                 model.state, model.reason = "LOADING", ""
-            try:
-                loaded = await self._on_loader(lambda: self._source.load(name, config))
-            except Failure as failure:
-                if not model.versions:
-                    model.state, model.reason = "UNAVAILABLE", str(failure)
-                raise
-            before = model.versions
-            model.versions = {item.version: self._version(name, item) for item in loaded}
+            loaded = await self._on_loader(lambda: self._source.load(name, config))
+            needs = {needed for item in loaded for needed in item.needs} - within
+            if missing := frozenset(needed for needed in needs if not self.versions(needed)):
+                return missing  # only ensembles need others, and have nothing to close
+            made = await self._made(name, loaded)
+            before, model.versions = model.versions, made
             model.state, model.reason = "READY", ""
             self._publish(name, model)
             self.exposition.load_seconds[name] = time.monotonic() - began_s
             await self._retire(name, before, "READY")
-        for needed in {needed for item in loaded for needed in item.needs} - self._models.keys():
-            await self._load(needed, None)
+        return frozenset()
+
+    async def _made(self, name: str, loaded: list[LoadedVersion]) -> dict[str, Version]:
+        """All of them, or none is left in memory."""
+        made: dict[str, Version] = {}
+        try:
+            for item in loaded:
+                made[item.version] = self._version(name, item)
+        except Exception:
+            for entry in made.values():
+                await entry.endpoint.close()
+            for item in loaded:
+                await self._on_loader(item.close)
+            raise
+        return made
 
     def _version(self, name: str, item: LoadedVersion) -> Version:
         endpoint = Endpoint(name, item.version, item.model, item.options(), self)

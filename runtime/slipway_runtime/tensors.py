@@ -82,7 +82,8 @@ class InferRequest:
     """`outputs` None = all of them, each binary if `binary` says so. `id` None = not given, not echoed.
 
     `priority` 0 = the model's default, 1 = highest. `timeout_s` is the client's own, from now. `parameters` are the
-    rest of the request's: sequence_id and the like, and what the model alone understands.
+    rest of the request's: sequence_id and the like, and what the model alone understands. `depth` = in how many
+    ensembles it is a step.
     """
 
     inputs: Sequence[Tensor]
@@ -93,6 +94,7 @@ class InferRequest:
     timeout_s: float | None = None
     tenant: str = ""
     parameters: dict[str, Parameter] = field(default_factory=dict)
+    depth: int = 0
 
 
 @dataclass(slots=True)

@@ -67,12 +67,15 @@ class Sum:
 
 
 class FakeSource:
-    """`gate` holds up loading while it is cleared; `failing` names what cannot be loaded, and why."""
+    """`gate` holds up loading while it is cleared; `failing` names what cannot be loaded, `refused` versions whose
+    options are wrong, and why."""
 
     def __init__(self, *names: str) -> None:
         self.versions: dict[str, dict[str, Callable[[], Sum]]] = {name: {"1": Sum} for name in names or ("m",)}
         self.at_start = list(self.versions)
+        self.needs: dict[str, list[str]] = {}
         self.failing: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
         self.policy = Policy(max_rows=1, max_jobs=1, max_queue=1, max_queue_bytes=1 << 20, timeout_s=20)
         self.gate = threading.Event()
         self.gate.set()
@@ -91,18 +94,24 @@ class FakeSource:
         self.configs.append(config)
         if name in self.failing:
             raise BadModel(self.failing[name])
-        return [self._version(version, make()) for version, make in self.versions[name].items()]
+        return [self._version(name, version, make()) for version, make in self.versions[name].items()]
 
-    def _version(self, version: str, model: Sum) -> LoadedVersion:
+    def _version(self, name: str, version: str, model: Sum) -> LoadedVersion:
         self.loaded.append(model)
         return LoadedVersion(
             version=version,
             model=model,
-            options=lambda: Options(self.policy),
+            options=lambda: self._options(version),
             config=lambda: {"name": "m", "max_batch_size": 4},
             labels={},
             close=lambda: self.released.append(model),
+            needs=self.needs.get(name, []),
         )
+
+    def _options(self, version: str) -> Options:
+        if version in self.refused:
+            raise BadModel(self.refused[version])
+        return Options(self.policy)
 
 
 class World:

@@ -66,7 +66,8 @@ class World:
     def __init__(self, model: Doubles, options: Options, **loaded: Any) -> None:
         self.model, host = model, Host()
         self.load = host.load_now
-        self.endpoint = Endpoint("m", "1", Loaded(model, **loaded), options, host)
+        self.loaded = Loaded(model, **loaded)
+        self.endpoint = Endpoint("m", "1", self.loaded, options, host)
 
     @property
     def stats(self) -> dict[str, int]:
@@ -344,3 +345,76 @@ async def test_a_closed_endpoint_refuses(decoupled: bool) -> None:
         with pytest.raises(RequestError, match="is being unloaded") as caught:
             await streamed(world, 1)
         assert caught.value.kind is Kind.UNAVAILABLE
+
+
+class Steps(Host):
+    """With endpoints for the steps of ensembles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endpoints: dict[str, Endpoint] = {}
+
+    def submit_step(self, step: Step, request: InferRequest, done: Done) -> Any:
+        return self.endpoints[step.model].submit(request, done)
+
+    def add(self, name: str, loaded: Loaded, options: Options) -> Endpoint:
+        made = self.endpoints[name] = Endpoint(name, "1", loaded, options, self)
+        return made
+
+
+async def test_an_ensemble_is_answered_when_a_model_of_two_of_its_steps_is_unloaded() -> None:
+    host, model = Steps(), Doubles(closed=True)
+    inner = host.add("m", Loaded(model), Options(policy(max_rows=1)))
+    steps = [Step("m", "", {"x": "x"}, {name: name}) for name in ("double", "square")]
+    whole = host.add("e", Loaded(), Options(policy(), steps=steps))
+    running = asyncio.create_task(inner.infer(request(1)))
+    await has_begun(model)
+    asked = asyncio.create_task(whole.infer(request(2)))
+    await settle(lambda: inner.waiting == 2)
+    closing = asyncio.create_task(inner.close())
+    with pytest.raises(RequestError, match="in step 'm': the model is being unloaded"):
+        await asyncio.wait_for(asked, LONG_S)
+    model.gate.set()
+    await asyncio.gather(running, closing)
+    await whole.close()
+    assert (host.load_now.in_flight, whole.in_flight, inner.in_flight) == (0, 0, 0)
+
+
+async def test_an_ensemble_that_leads_back_to_itself_is_refused() -> None:
+    host = Steps()
+    whole = host.add("e", Loaded(), Options(policy(), steps=[Step("e", "", {"x": "x"}, {"double": "double"})]))
+    with pytest.raises(RequestError, match="does one lead back to itself") as caught:
+        await asyncio.wait_for(whole.infer(request(1)), LONG_S)
+    assert (caught.value.kind, host.load_now.in_flight) == (Kind.INVALID, 0)
+    await whole.close()
+
+
+@pytest.mark.parametrize("priority", [0, 1, 3])
+async def test_the_steps_of_an_ensemble_have_the_priority_of_the_request(priority: int) -> None:
+    class Noted(Steps):
+        def submit_step(self, step: Step, request: InferRequest, done: Done) -> Any:
+            assert request.priority == priority
+            return super().submit_step(step, request, done)
+
+    host = Noted()
+    inner = host.add("m", Loaded(Doubles()), Options(policy()))
+    steps = [Step("m", "", {"x": "x"}, {name: name for name in ("double", "square")})]
+    whole = host.add("e", Loaded(), Options(policy(), steps=steps))
+    assert numbers(await asyncio.wait_for(whole.infer(request(2, priority=priority)), LONG_S))["double"] == [4]
+    await asyncio.gather(whole.close(), inner.close())
+
+
+async def test_outputs_that_the_model_learns_with_its_first_answer_are_told_from_then_on() -> None:
+    async with world_of(metadata=Metadata("t", METADATA.inputs, (), 8)) as world:
+        learned = Metadata("t", METADATA.inputs, (TensorSpec("score", "BF16", (-1, 1)),), 8)
+
+        def outputs(inputs: Rows) -> Rows:
+            world.loaded.metadata = learned
+            return [inputs[0].astype(np.uint16)]
+
+        world.model.outputs = outputs
+        for _ in range(2):
+            (output,) = (await world.endpoint.infer(request(1))).outputs
+            assert (output.name, output.datatype) == ("score", "BF16")
+        chosen = await world.endpoint.infer(request(1, outputs=[OutputChoice("score", True)]))
+        assert [output.name for output in chosen.outputs] == ["score"]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ async def test_who_leaves_takes_the_steps_with_him() -> None:
 
 async def test_priority_and_tenant_go_along() -> None:
     models, ask = Models(), Ask(1, 2)
-    ask.tenant, ask.level = "a", 2
+    ask.tenant, ask.level, ask.priority = "a", 2, 3
     await answer(ensemble(CHAIN, models), ask)
     assert {(request.tenant, request.priority) for _, request in models.asked} == {("a", 3)}
 
@@ -171,3 +172,21 @@ def test_the_config_of_an_ensemble_becomes_steps() -> None:
 def test_an_ensemble_that_cannot_end_is_refused(steps: list[dict[str, Any]], sentence: str) -> None:
     with pytest.raises(BadModel, match=sentence):
         steps_of("e", config(*steps))
+
+
+async def test_a_step_that_cannot_be_cancelled_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Stubborn(Models):
+        def submit(self, step: Step, request: InferRequest, done: Done) -> Any:
+            ticket = super().submit(step, request, done)
+            if step.inputs["x"] == "IN" and "a" in step.outputs.values():
+                ticket.cancel = partial(dict[str, str]().pop, "gone")
+            return ticket
+
+    models = Stubborn()
+    way, ask = ensemble([Step("wait", "", {"x": "IN"}, {"y": name}) for name in ("a", "OUT")], models), Ask(1, 2)
+    way.submit(ask)
+    await asyncio.sleep(0)
+    await way.close()
+    assert ask.error is not None
+    assert models.cancelled == ["wait"]
+    assert "could not be cancelled" in caplog.text

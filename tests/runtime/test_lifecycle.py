@@ -131,3 +131,41 @@ def test_a_second_signal_ends_it_at_once(ending: Servers) -> None:
     server.terminate()
     assert server.wait() == 1
     assert server.lines[-1] == "told to stop a second time, ended at once"
+
+
+CLOSES = """
+class Model:
+    def load(self, context):
+        self.file = context.folder / f"closed-{context.instance}"
+    def infer(self, batch):
+        return {"y": batch["x"]}
+    def close(self):
+        with self.file.open("a") as file:
+            file.write("closed\\n")
+        %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("instances", "then"),
+    [
+        pytest.param(1, "pass", id="in the server"),
+        pytest.param(2, "pass", id="in processes"),
+        pytest.param(1, "import time; time.sleep(1000)", id="one that does not end"),
+    ],
+)
+def test_code_is_closed_once_when_the_server_ends(launch: Launch, tmp_path: Path, instances: int, then: str) -> None:
+    tensor = {"data_type": "TYPE_FP32", "dims": [1]}
+    config = {
+        "input": [{"name": "x", **tensor}],
+        "output": [{"name": "y", **tensor}],
+        "instance_group": [{"count": instances, "kind": "KIND_CPU"}],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.py").write_text(CLOSES % then)
+    server = launch("--model", str(tmp_path), "--allow-code", "true", "--drain-timeout", "3", "--drain-idle", "0")
+    server.wait_ready().terminate()
+    assert server.wait() == 0, server.lines
+    closed = {path.name: path.read_text() for path in tmp_path.glob("closed-*")}
+    assert closed == {f"closed-{index}": "closed\n" for index in range(instances)}
+    assert any("did not close in time" in line for line in server.lines) == (then != "pass")

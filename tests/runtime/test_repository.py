@@ -236,3 +236,19 @@ def test_a_plan_is_of_its_config_alone() -> None:
 def test_code_needs_the_administrators_word(samples: Path) -> None:
     with pytest.raises(BadConfig, match="--allow-code true"):
         ModelFiles(settings("--repository", str(samples))).load("simple_string", None)
+
+
+def test_when_one_version_cannot_be_loaded_those_before_it_are_closed(tmp_path: Path) -> None:
+    for version, end in (("1", ""), ("2", "  def load(self, context): raise ValueError('no')\n")):
+        (tmp_path / "m" / version).mkdir(parents=True)
+        (tmp_path / "m" / version / "model.py").write_text(
+            "import pathlib\nclass Model:\n  def infer(self, batch): return {'y': batch['x']}\n"
+            f"  def close(self): pathlib.Path({str(tmp_path / 'closed')!r}).touch()\n{end}"
+        )
+    tensor = {"data_type": "TYPE_FP32", "dims": [1]}
+    config = {"input": [{"name": "x", **tensor}], "output": [{"name": "y", **tensor}], "version_policy": {"all": {}}}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    files = ModelFiles(settings("--repository", str(tmp_path), "--allow-code", "true"))
+    with pytest.raises(BadModel, match="failed to load: ValueError: no"):
+        files.load("m", None)
+    assert (tmp_path / "closed").exists()

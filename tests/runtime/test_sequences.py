@@ -144,3 +144,44 @@ def test_a_new_start_that_found_no_place_leaves_the_end_of_the_one_before(sequen
     assert not_begun(sequences, of(), 0)
     assert sequences.leave(last, 0) is None
     assert len(sequences) == 0
+
+
+def told_of(sequences: Sequences) -> list[int | str]:
+    told: list[int | str] = []
+    sequences.forgotten = told.append
+    return told
+
+
+def test_an_end_that_was_not_run_ends_the_sequence_and_the_model_is_told(sequences: Sequences) -> None:
+    told, first, second, end = told_of(sequences), of(start=True), of(), of(end=True)
+    for job in (first, second, end):
+        sequences.enter(job, 0)
+    assert sequences.leave(end, 0, ran=False) is None
+    assert sequences.leave(first, 0) is second
+    assert not told, "the second is still to be run"
+    assert sequences.leave(second, 0) is None
+    assert (told, len(sequences)) == ([1], 0)
+
+
+def test_those_after_a_start_that_was_not_run_are_refused_until_the_next_start(sequences: Sequences) -> None:
+    told, first, orphan, again, last = told_of(sequences), of(start=True), of(), of(start=True), of()
+    for job in (first, orphan, again, last):
+        sequences.enter(job, 0)
+    assert sequences.leave(first, 0, ran=False) is orphan
+    with pytest.raises(RequestError, match="must specify the START flag"):
+        sequences.check(orphan)
+    assert sequences.leave(orphan, 0, ran=False) is again
+    sequences.check(again)
+    assert sequences.leave(again, 0) is last
+    sequences.check(last)
+    assert sequences.leave(last, 0) is None
+    assert (told, len(sequences)) == ([], 1)
+
+
+def test_idle_sequences_are_forgotten_at_the_next_request_of_any(sequences: Sequences) -> None:
+    told, works, idle = told_of(sequences), of(1, start=True), of(2, start=True)
+    sequences.enter(works, 0)
+    sequences.enter(idle, 0)
+    sequences.leave(idle, 0)
+    assert sequences.enter(of(3, start=True), 11)
+    assert (told, len(sequences)) == ([2], 2)

@@ -235,3 +235,92 @@ async def test_load_is_reported_for_balancers(world: World) -> None:
     world.model.hold.set()
     await asyncio.gather(*answers)
     assert world.service.in_flight == 0
+
+
+async def left(task: "asyncio.Task[None]") -> None:
+    """Its client goes away."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_first_load_whose_client_goes_away_is_done_all_the_same(world: World) -> None:
+    world.source.at_start = []
+    await world.start()
+    world.source.gate.clear()
+    loading = asyncio.create_task(world.service.load("m", {}))
+    await settle(lambda: states(world) == {"m/": "LOADING"})
+    await left(loading)
+    world.source.gate.set()
+    await settle(lambda: states(world) == {"m/1": "READY"})
+    await world.service.unload("m", {})
+    assert world.source.released == world.source.loaded
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+async def test_the_old_model_is_given_back_although_the_client_goes_away_meanwhile(world: World, what: str) -> None:
+    await world.start()
+    old = world.model
+    old.hold.clear()
+    answer = world.submit()
+    changing = asyncio.create_task(getattr(world.service, what)("m", {}))
+    await settle(lambda: len(world.source.loaded) == 2 or states(world) == {"m/1": "UNLOADING"})
+    await left(changing)
+    old.hold.set()
+    assert first(await answer) == [11, 12]
+    await settle(lambda: world.source.released == [old])
+    assert old.closed
+
+
+async def test_a_model_that_cannot_be_served_is_closed_and_says_why(world: World) -> None:
+    world.source.versions["m"] = {"1": Sum, "2": partial(Sum, 2)}
+    world.source.refused["2"] = "give it one instance"
+    with pytest.raises(Failure, match="one instance"):
+        await world.start()
+    assert world.source.released == world.source.loaded
+    assert world.source.loaded[0].closed
+    assert "give it one instance" in refused(world).message
+
+
+async def test_what_an_ensemble_needs_is_ready_before_it_is_and_loaded_once() -> None:
+    world = World(FakeSource("a", "needed"))
+    world.source.needs = {"a": ["needed"]}
+    seen: list[dict[str, str]] = []
+    load = world.source.load
+
+    def watched(name: str, config: str | None) -> Any:
+        seen.append({"asked": name} | states(world))
+        return load(name, config)
+
+    world.source.load = watched  # type: ignore[method-assign]
+    await world.start()
+    assert seen == [
+        {"asked": "a", "a/": "LOADING", "needed/": "UNAVAILABLE"},
+        {"asked": "needed", "a/": "LOADING", "needed/": "LOADING"},
+        {"asked": "a", "a/": "LOADING", "needed/1": "READY"},
+    ]
+    assert states(world) == {"a/1": "READY", "needed/1": "READY"}
+    await world.service.unload("needed", {})
+    await world.service.load("a", {})
+    assert states(world) == {"a/1": "READY", "needed/1": "READY"}, "one that was unloaded is loaded again"
+    await world.close()
+
+
+async def test_an_ensemble_whose_model_cannot_be_loaded_is_not_ready() -> None:
+    world = World(FakeSource("a", "needed"))
+    world.source.needs, world.source.failing = {"a": ["needed"]}, {"needed": "it is damaged"}
+    with pytest.raises(Failure, match="it is damaged"):
+        await world.start()
+    assert states(world) == {"a/": "UNAVAILABLE", "needed/": "UNAVAILABLE"}
+    assert "it is damaged" in refused(world, "a").message
+    await world.close()
+
+
+async def test_ensembles_that_need_each_other_are_loaded_at_the_same_time_without_a_deadlock() -> None:
+    world = World(FakeSource("a", "b"))
+    world.source.needs, world.source.at_start = {"a": ["b"], "b": ["a"]}, []
+    await world.start()
+    async with asyncio.timeout(20):
+        await asyncio.gather(world.service.load("a", {}), world.service.load("b", {}))
+    assert states(world) == {"a/1": "READY", "b/1": "READY"}
+    await world.close()

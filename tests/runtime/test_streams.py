@@ -204,7 +204,7 @@ async def test_one_who_leaves_while_it_waits_takes_no_instance_with_it() -> None
         assert streams.waiting == 0
 
 
-async def test_close_ends_after_what_runs_and_refuses_who_waits_and_who_comes() -> None:
+async def test_close_ends_what_runs_and_refuses_who_waits_and_who_comes() -> None:
     model = Counting(closed=True)
     async with streams_of(model) as streams:
         runs = asyncio.create_task(answers(streams, 20))
@@ -219,8 +219,10 @@ async def test_close_ends_after_what_runs_and_refuses_who_waits_and_who_comes() 
             assert caught.value.kind is Kind.UNAVAILABLE
         assert not model.is_closed
         model.gate.set()
-        assert await runs == list(range(20))
+        with pytest.raises(RequestError, match="is being unloaded"):
+            await runs
         await closing
+        assert model.given == 1, "it is asked for nothing more"
     assert model.is_closed
 
 
@@ -241,3 +243,16 @@ async def test_many_streams_some_left_early_leave_nothing_behind() -> None:
         assert seen == [number if number % 3 == 0 else 100 + number for number in range(1, 100)]
         await settle(lambda: streams.running == 0)
         assert sum(model.ended for model in models) == 99
+
+
+async def test_close_ends_a_stream_without_end_whose_client_is_slow() -> None:
+    model = Counting()
+    async with streams_of(model) as streams, aclosing(streams.run(Asked(1_000_000_000), LONG_S)) as stream:
+        await anext(stream)
+        await settle(lambda: model.given > AHEAD)  # it waits for room
+        async with asyncio.timeout(LONG_S):
+            await streams.close()
+        with pytest.raises(RequestError, match="is being unloaded"):
+            async for _ in stream:
+                pass
+    assert (model.is_closed, model.ended, streams.running) == (True, 1, 0)

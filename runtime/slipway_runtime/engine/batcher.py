@@ -162,6 +162,8 @@ class Batcher:
             left: list[Job] = []
             while self._queue.count:
                 left += self._queue.take(self._queue.rows, self._queue.count)[0]
+            for job in left:
+                job.state = RUNNING  # it is in the queue no more: one that is answered may cancel another
         for job in left:
             if job.state is not DONE:
                 self._deadlines.discard(job)
@@ -260,7 +262,7 @@ class Batcher:
                 if here:
                     self._wake_one()
                 else:
-                    self._post(self._kick)
+                    self.post(self._kick)
         return batch
 
     def _take(self, instance: "_Instance") -> _Batch | None:
@@ -318,11 +320,8 @@ class Batcher:
                 self._queue.remove(job)
             job.state = DONE
 
-    def post(self, batch: _Batch) -> None:
+    def post(self, what: Callable[..., None], *arguments: object) -> None:
         """On an instance's thread."""
-        self._post(self.finished, batch)
-
-    def _post(self, what: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(what, *arguments)
         except RuntimeError:
@@ -333,10 +332,6 @@ def attach(runner: Runner) -> None:
     """On every thread that is going to call `run`, before it does."""
     if (attaching := getattr(runner, "attach", None)) is not None:
         attaching()
-
-
-def _ignore(sequence: Parameter) -> None:
-    """For runners that keep nothing of a sequence."""
 
 
 class _Instance:
@@ -376,7 +371,9 @@ class _Instance:
         count, failure = len(batch.jobs), None
         try:
             while self.forgotten:
-                getattr(self._runner, "forget", _ignore)(self.forgotten.popleft())
+                sequence = self.forgotten.popleft()
+                if (forget := getattr(self._runner, "forget", None)) is not None:
+                    forget(sequence)
             batch.results = self._runner.run(batch.jobs)
             if len(batch.results) != count:
                 failure = RequestError(
@@ -400,4 +397,4 @@ class _Instance:
                 return
             while (batch := self._batcher.take(self)) is not None:
                 self.run(batch)
-                self._batcher.post(batch)
+                self._batcher.post(self._batcher.finished, batch)

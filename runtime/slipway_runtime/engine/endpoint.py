@@ -104,8 +104,7 @@ class Endpoint:
         self._ensemble = Ensemble(options.steps, model.metadata, host.submit_step, options.policy.timeout_s)
         self._way = self._way_of(options)
         self._signature = Signature(model.metadata, name)
-        self._outputs = [(spec.name, spec.datatype) for spec in model.metadata.outputs]
-        self._output_names = [spec.name for spec in model.metadata.outputs]
+        self._name_outputs()
         self.in_flight = 0
 
     def _way_of(self, options: Options) -> Way | None:
@@ -119,6 +118,10 @@ class Endpoint:
         if options.cache is not None:
             return Cached(self.batcher, options.cache, self.stats, options.policy.timeout_s)
         return self.batcher
+
+    def _name_outputs(self) -> None:
+        self._outputs = [(spec.name, spec.datatype) for spec in self._model.metadata.outputs]
+        self._output_names = [name for name, _ in self._outputs]
 
     @property
     def metadata(self) -> Metadata:
@@ -250,7 +253,7 @@ class Endpoint:
             check_outputs(request.outputs, self._output_names, self.name)
         ask = Ask(self, request, done, inputs, rows)
         ask.key = self._signature.key(inputs)
-        ask.tenant = request.tenant
+        ask.tenant, ask.priority, ask.depth = request.tenant, request.priority, request.depth
         if request.parameters:
             ask.parameters = request.parameters
         if self._policy.levels > 1:
@@ -272,6 +275,8 @@ class Endpoint:
         self._load.last_asked_s = time.monotonic()
 
     def _response(self, request: InferRequest, rows: Rows) -> InferResponse:
+        if not self._outputs and self._model.metadata.outputs:
+            self._name_outputs()  # the model has learned them with its first answer
         named = self._outputs
         if len(named) != len(rows):
             if named:

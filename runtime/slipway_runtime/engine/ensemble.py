@@ -7,14 +7,18 @@ Each step waits in the queue of its own model, with the tenant, the priority and
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from slipway_runtime.engine.deadlines import Deadlines
 from slipway_runtime.engine.job import Job, JobState
-from slipway_runtime.errors import Kind, RequestError
+from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor
+
+_DEEPEST = 16
+log = logging.getLogger("slipway.ensemble")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Ensemble:
         self._runs: dict[Job, _Run] = {}
 
     def submit(self, job: Job, timeout_s: float | None = None) -> None:
+        if job.depth >= _DEEPEST:
+            raise invalid(f"ensembles are nested more than {_DEEPEST} deep: does one lead back to itself?")
         given = {
             spec.name: Tensor(spec.name, spec.datatype, data)
             for spec, data in zip(self._inputs, job.inputs, strict=True)
@@ -94,9 +100,10 @@ class Ensemble:
         request = InferRequest(
             given,
             timeout_s=max(0.0, run.job.deadline_s - self._loop.time()),
-            priority=run.job.level + 1 if run.job.level else 0,
+            priority=run.job.priority,
             tenant=run.job.tenant,
             parameters=dict(run.job.parameters),
+            depth=run.job.depth + 1,
         )
         try:
             run.tickets[id(step)] = self._submit(step, request, lambda result: self._done(run, step, result))
@@ -141,4 +148,7 @@ class Ensemble:
         run = self._runs.pop(job, None)
         if run is not None:
             for ticket in run.tickets.values():
-                ticket.cancel()
+                try:
+                    ticket.cancel()
+                except Exception:  # the others are to be given up, and the job answered, all the same
+                    log.exception("a step could not be cancelled")

@@ -67,6 +67,7 @@ class Job:
 
     __slots__ = (
         "deadline_s",
+        "depth",
         "error",
         "inputs",
         "key",
@@ -74,6 +75,7 @@ class Job:
         "limit_s",
         "outputs",
         "parameters",
+        "priority",
         "queued_ns",
         "rows",
         "size_bytes",
@@ -89,6 +91,8 @@ class Job:
         self.parameters: Mapping[str, Parameter] = NO_PARAMETERS
         self.tenant = ""
         self.level = 0
+        self.priority = 0  # as the request has it, for the steps of an ensemble, whose models have levels of their own
+        self.depth = 0  # in how many ensembles it is a step
         self.limit_s = 0.0  # how long it may take, and until when on the loop's clock
         self.deadline_s = 0.0
         self.size_bytes = 0

@@ -24,12 +24,17 @@ class _Sequence:
     ended: bool = False
     """sequence_end has been accepted: only what waits is still to come."""
     ended_before: bool = False
+    lost: bool = False
+    """The model was not given its start or its end: it is to forget the sequence when that is over."""
+    orphans: set[Job] = field(default_factory=set)
+    """Of those who wait: they follow a start that was not run."""
 
 
 class Sequences:
     def __init__(self, model: str, *, idle_s: float, most: int) -> None:
         self._model, self._idle_s, self._most = model, idle_s, most
-        self._live: dict[SequenceId, _Sequence] = {}
+        self._live: OrderedDict[SequenceId, _Sequence] = OrderedDict()
+        """Those longest without a request first."""
         self.forgotten: Forgotten = lambda _: None
         """Told of sequences that were given up without their last request."""
 
@@ -43,14 +48,13 @@ class Sequences:
             RequestError: INVALID without an id, or when its sequence has not begun; FULL with too many sequences.
         """
         number, start, end = _flags(job, self._model)
+        self._forget_idle(now_s)
         sequence = self._live.get(number)
-        if sequence is not None and self._is_idle(sequence, now_s):
-            sequence = None
         if sequence is None or (start and sequence.running is None):
             sequence = self._begin(number, start=start, now_s=now_s)
         elif sequence.ended and not start:
             raise self._not_begun(number)
-        sequence.last_s = now_s
+        self._touch(number, now_s)
         sequence.ended_before, sequence.ended = sequence.ended, end
         if sequence.running is None:
             sequence.running = job
@@ -69,26 +73,50 @@ class Sequences:
         if start and sequence.running is None:
             del self._live[number]
 
-    def leave(self, job: Job, now_s: float) -> Job | None:
-        """The job is answered, or nobody wants its answer any more. Returns who is next, if somebody waits."""
+    def check(self, job: Job) -> None:
+        """Raises RequestError, INVALID: the start of its sequence was not run."""
         number = _id(job)
+        if (sequence := self._live.get(number)) is not None and job in sequence.orphans:
+            sequence.orphans.remove(job)
+            raise self._not_begun(number)
+
+    def leave(self, job: Job, now_s: float, *, ran: bool = True) -> Job | None:
+        """The job is answered, or nobody wants its answer any more. Returns who is next, if somebody waits."""
+        number, start, end = _flags(job, self._model)
         sequence = self._live.get(number)
         if sequence is None:
             return None
+        if not ran and (start or end):
+            self._lose(sequence, job, start=start)
+        sequence.orphans.discard(job)
         if sequence.running is not job:
             sequence.waiting.pop(job, None)
             return None
-        sequence.last_s = now_s
+        self._touch(number, now_s)
         sequence.running = sequence.waiting.popitem(last=False)[0] if sequence.waiting else None
         if sequence.running is None and sequence.ended:
             del self._live[number]
+            if sequence.lost:
+                self.forgotten(number)
         return sequence.running
+
+    def _lose(self, sequence: _Sequence, job: Job, *, start: bool) -> None:
+        after = list(sequence.waiting)
+        if job in sequence.waiting:
+            after = after[after.index(job) + 1 :]
+        again = next((index for index, one in enumerate(after) if _flags(one, self._model)[1]), None)
+        if start:
+            sequence.orphans.update(after[:again])
+        if again is None:
+            sequence.ended = sequence.lost = True
+
+    def _touch(self, number: SequenceId, now_s: float) -> None:
+        self._live[number].last_s = now_s
+        self._live.move_to_end(number)
 
     def _begin(self, number: SequenceId, *, start: bool, now_s: float) -> _Sequence:
         if not start:
             raise self._not_begun(number)
-        if number not in self._live and len(self._live) >= self._most:
-            self._forget_idle(now_s)
         if number not in self._live and len(self._live) >= self._most:
             raise RequestError(
                 Kind.FULL, f"model '{self._model}' has {self._most} sequences already, end one or try again later"
@@ -97,12 +125,15 @@ class Sequences:
         return sequence
 
     def _forget_idle(self, now_s: float) -> None:
-        for number in [number for number, sequence in self._live.items() if self._is_idle(sequence, now_s)]:
-            del self._live[number]
-            self.forgotten(number)
-
-    def _is_idle(self, sequence: _Sequence, now_s: float) -> bool:
-        return sequence.running is None and now_s - sequence.last_s >= self._idle_s
+        for _ in range(len(self._live)):
+            number, sequence = next(iter(self._live.items()))
+            if now_s - sequence.last_s < self._idle_s:
+                return
+            if sequence.running is None:
+                del self._live[number]
+                self.forgotten(number)
+            else:
+                self._touch(number, now_s)
 
     def _not_begun(self, number: SequenceId) -> RequestError:
         return invalid(

@@ -36,6 +36,7 @@ class Streams:
         self.waiting = 0
         self.running = 0
         self._closed = False
+        self._open: set[_Bridge] = set()
 
     @property
     def utilization(self) -> float:
@@ -52,6 +53,7 @@ class Streams:
         runner = await self._turn(timeout_s)
         bridge = _Bridge(self._loop)
         self.running += 1
+        self._open.add(bridge)
         work = self._loop.run_in_executor(self._threads, bridge.produce, runner, job)
         work.add_done_callback(lambda _: self._release(runner))
         try:
@@ -59,8 +61,8 @@ class Streams:
                 async for rows in answers:
                     yield rows
         finally:
-            bridge.closed = True
-            bridge.room.release()
+            self._open.discard(bridge)
+            bridge.close()
 
     def _release(self, runner: Runner) -> None:
         self.running -= 1
@@ -84,16 +86,18 @@ class Streams:
         return runner
 
     async def close(self) -> None:
-        """After what runs. Who waits is refused."""
+        """Each ends at the model's next answer, for its client with an error. Who waits is refused."""
         if self._closed:
             return
         self._closed = True
         for _ in range(self.waiting):
             self._free.put_nowait(None)
+        for bridge in self._open:
+            bridge.close(_unloaded())
         await self._loop.run_in_executor(None, self._threads.shutdown)
         for runner in self._runners:
             try:
-                runner.close()
+                await self._loop.run_in_executor(None, runner.close)
             except Exception:
                 log.exception("a model could not be closed")
 
@@ -106,6 +110,12 @@ class _Bridge:
         self._items: asyncio.Queue[Rows | _End] = asyncio.Queue()
         self.room = threading.Semaphore(AHEAD)
         self.closed = False
+
+    def close(self, end: _End = None) -> None:
+        """The model's next answer is its last; `end` comes after those that nobody has taken yet."""
+        self.closed = True
+        self.room.release()
+        self._items.put_nowait(end)
 
     def produce(self, runner: Runner, job: Job) -> None:
         """On the model's thread."""

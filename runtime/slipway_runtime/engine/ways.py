@@ -177,20 +177,21 @@ class Sequenced(_Front):
     def _abandoned(self, inner: _Inner) -> None:
         if not inner.queued_ns:  # it waits for the one before it, and is not in the queue
             self._batcher.release(inner)
-            self._sequences.leave(inner, self._loop.time())
+            self._sequences.leave(inner, self._loop.time(), ran=False)
         elif self._batcher.withdraw(inner):
             self._next(inner)
         # Else the model has it, and the next one waits until it is through.
 
     def _next(self, inner: _Inner) -> None:
-        following = self._sequences.leave(inner, self._loop.time())
+        following = self._sequences.leave(inner, self._loop.time(), ran=bool(inner.started_ns))
         while isinstance(following, _Inner):
             self._batcher.release(following)
             try:
+                self._sequences.check(following)
                 self._batcher.submit(following)
-            except RequestError as error:  # the model is being unloaded
+            except RequestError as error:  # it has lost its start, or the model is being unloaded
                 following.error = error
                 self._answer_all(following)
-                following = self._sequences.leave(following, self._loop.time())
+                following = self._sequences.leave(following, self._loop.time(), ran=False)
             else:
                 return

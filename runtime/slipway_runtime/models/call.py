@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from slipway_runtime.engine.job import Call, Runner
-from slipway_runtime.errors import RequestError
+from slipway_runtime.errors import RequestError, invalid
 from slipway_runtime.models.config import Control
 from slipway_runtime.tensors import DTYPES, Array, Parameter, Rows
 
@@ -32,8 +33,24 @@ class WithControls:
         self._controls = tuple(controls)
         self._batched = batched
 
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("attach", "probe", "broken"):  # what a runner may have and this one has not
+            raise AttributeError(name)
+        own = getattr(self._runner, name)
+        return own if name != "probe" else lambda call: own(self._with(call))
+
     def run(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-        return self._runner.run([self._with(call) for call in batch])
+        given: list[Call] = []
+        answers: list[Rows | RequestError | None] = []
+        for call in batch:
+            try:
+                given.append(self._with(call))
+            except RequestError as error:
+                answers.append(error)
+            else:
+                answers.append(None)
+        ran = iter(self._runner.run(given) if given else ())
+        return [next(ran) if answer is None else answer for answer in answers]
 
     def stream(self, call: Call) -> Iterator[Rows]:
         return self._runner.stream(self._with(call))
@@ -54,10 +71,13 @@ class WithControls:
 def _control(control: Control, parameters: Mapping[str, Parameter], shape: tuple[int, ...]) -> Array:
     if control.kind == "CORRID":
         identity = parameters.get("sequence_id", 0)
-        if control.datatype == "BYTES":
-            return np.full(shape, str(identity).encode(), object)
-        # A name where the model wants a number: 0, as Triton has it for a request outside of any sequence.
-        return np.full(shape, identity if isinstance(identity, int) else 0, DTYPES[control.datatype])
+        try:
+            if control.datatype == "BYTES":
+                return np.full(shape, str(identity).encode(), object)
+            # A name where the model wants a number: 0, as Triton has it for a request outside of any sequence.
+            return np.full(shape, identity if isinstance(identity, int) else 0, DTYPES[control.datatype])
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise invalid(f"sequence_id {identity!r} does not fit into {control.datatype}, send another") from error
     flags = {"START": "sequence_start", "END": "sequence_end"}
     on = control.kind == "READY" or bool(parameters.get(flags[control.kind]))
     return np.full(shape, control.on if on else control.off, DTYPES[control.datatype])

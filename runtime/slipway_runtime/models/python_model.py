@@ -111,6 +111,7 @@ class PythonRunner:
         self._dtypes = [None if spec.datatype == "BYTES" else DTYPES[spec.datatype] for spec in metadata.outputs]
         self._shapes = [spec.shape for spec in metadata.outputs]
         self._decoupled = decoupled
+        self._closed = False
         self._before: Callable[[Any], Any] | None = getattr(model, "preprocess", None)
         self._after: Callable[[Any], Any] | None = getattr(model, "postprocess", None)
 
@@ -149,7 +150,10 @@ class PythonRunner:
                 log.warning("the model failed to forget a sequence", extra={"f": {"error": cause(exc)}})
 
     def close(self) -> None:
-        """Raises nothing: what a model does wrong while it goes is of no use to anybody any more."""
+        """Raises nothing: what a model does wrong while it goes is of no use to anybody any more. Once is enough."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             if close := getattr(self._model, "close", None):
                 self._finished(close())

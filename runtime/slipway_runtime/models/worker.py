@@ -35,7 +35,10 @@ def main(argv: list[str]) -> int:
             channel.send(failure, [])
             return 0
         channel.send((model.metadata, model.config, model.options, model.decoupled), [])
-        _serve(channel, model)
+        try:
+            _serve(channel, model)
+        finally:
+            model.close()
     except (EOFError, OSError):  # the server is gone
         return 0
     return 0
