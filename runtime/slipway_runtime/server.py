@@ -106,6 +106,7 @@ class Server:
                 idle_timeout_s=settings.idle_timeout_s,
             ),
             self._own_grpc.connection if self._own_grpc else None,
+            self._own_grpc.held if self._own_grpc else None,
         )
 
     def _handler(self) -> Handler:
