@@ -128,7 +128,7 @@ class Server:
         return {
             "state": self._service.state,
             "in_flight": self._service.in_flight,
-            "connections": len(self._http.connections),
+            "connections": self._http.connection_count,
             **self._service.load_report(),
         }
 

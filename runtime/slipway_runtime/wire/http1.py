@@ -269,8 +269,7 @@ class Connection(asyncio.Protocol):
         """To HTTP/2: this connection is another protocol's from now on."""
         if (make := self._server.http2) is None:
             return
-        self._server.forget(self)
-        protocol = make()
+        protocol = make(self._server.hand_over(self))
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)

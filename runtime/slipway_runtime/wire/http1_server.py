@@ -32,13 +32,16 @@ class Limits:
 
 
 class HttpServer:
-    """`http2` makes the protocol for a connection that turns out to speak it; None refuses it as bad HTTP/1.1."""
+    """`http2` makes the protocol for a connection that turns out to speak it; None refuses it as bad HTTP/1.1.
+
+    The protocol calls what `http2` was given when its connection has ended.
+    """
 
     def __init__(
         self,
         handler: Handler,
         limits: Limits,
-        http2: Callable[[], asyncio.Protocol] | None = None,
+        http2: Callable[[Callable[[], object]], asyncio.Protocol] | None = None,
         held: Held | None = None,
     ) -> None:
         self.handler = handler
@@ -46,6 +49,7 @@ class HttpServer:
         self.max_body_bytes = limits.body_bytes
         self.idle_timeout_s = limits.idle_timeout_s
         self.connections: set[Connection] = set()
+        self._handed_over = 0  # connections that speak HTTP/2, and are still open
         self.draining = False
         self.clock = time.monotonic
         self._limits = limits
@@ -73,7 +77,21 @@ class HttpServer:
         self.connections.add(connection)
         if self._sweeper is None:
             self._sweep()
-        return len(self.connections) <= self._limits.connections
+        return self.connection_count <= self._limits.connections
+
+    @property
+    def connection_count(self) -> int:
+        """Of either protocol."""
+        return len(self.connections) + self._handed_over
+
+    def hand_over(self, connection: Connection) -> Callable[[], object]:
+        """It is another protocol's now, which calls what is returned when the connection has ended."""
+        self.forget(connection)
+        self._handed_over += 1
+        return self._handed_over_ended
+
+    def _handed_over_ended(self) -> None:
+        self._handed_over -= 1
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
