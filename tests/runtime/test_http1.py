@@ -31,11 +31,27 @@ def handler(request: Request, answer: Answer) -> Cancel | None:
         return asyncio.get_running_loop().call_later(0.03, lambda: answer(echo(request))).cancel
     if request.path == "/wait":
         return lambda: CANCELLED.append(request.path)
+    if request.path == "/late":
+        LATE.append(answer)
+        return None
     answer(echo(request))
     return None
 
 
 CANCELLED: list[str] = []
+LATE: list[Answer] = []
+CLOSED: list[str] = []
+
+
+class Closable:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        CLOSED.append("closed")
 
 
 def echo(request: Request) -> Response:
@@ -622,6 +638,24 @@ def test_a_stream_that_breaks_is_not_taken_for_whole(client: Client) -> None:
     head(client)
     with pytest.raises((ConnectionError, ValueError)):
         chunks(client)
+
+
+def test_a_stream_that_comes_too_late_is_closed(site: Site, connect: Callable[[Site], Client]) -> None:
+    LATE.clear()
+    CLOSED.clear()
+    client = connect(site).send(b"GET /late HTTP/1.1\r\nHost: h\r\n\r\n")
+    until(lambda: len(LATE) == 1)
+    client.close()
+    until(lambda: not site.server.connections)
+    site.loop.call_soon_threadsafe(LATE[0], Response(200, stream=Closable()))
+    until(lambda: CLOSED == ["closed"])
+
+
+@pytest.mark.parametrize("size", [b"5", b"f" * 16])
+def test_a_request_that_is_cut_short_is_refused(client: Client, size: bytes) -> None:
+    client.send(CHUNKED[:57] + size + b"\r\nabc")
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.refused()[0] == 400
 
 
 def test_a_client_that_leaves_cancels_what_it_waits_for(site: Site, connect: Callable[[Site], Client]) -> None:

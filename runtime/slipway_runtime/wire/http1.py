@@ -107,8 +107,11 @@ class Connection(asyncio.Protocol):
         """The client is gone: what it waits for is cancelled, what is written is still sent.
 
         It may also have closed only its own direction, which cannot be told apart. Like Go's server and nginx we do
-        not run models on that hope.
+        not run models on that hope. A request it has not finished is refused, in case it still listens.
         """
+        if self._receiving and not self._is_answering():
+            self._refuse(400, "the request ended before it was complete")
+            self._next()
         return False
 
     def pause_writing(self) -> None:
@@ -413,6 +416,8 @@ class Connection(asyncio.Protocol):
     def _answer(self, response: Response) -> None:
         request = self._current
         if request is None or self._transport.is_closing():
+            if response.stream is not None:
+                self._streaming = asyncio.create_task(_close(response.stream))
             return
         self._cancel = None
         # While draining the client is sent away, but not before it has all it asked for on this connection.
@@ -449,9 +454,7 @@ class Connection(asyncio.Protocol):
             whole = True
         finally:
             self._streaming = None
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                await close()
+            await _close(pieces)
             if not whole:
                 self._transport.abort()  # the only way to say that the answer is not complete
         if keep_alive:
@@ -480,3 +483,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + body[0])
         else:
             self._transport.writelines([head, *body])
+
+
+async def _close(pieces: AsyncIterator[bytes]) -> None:
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        await close()
