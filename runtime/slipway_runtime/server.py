@@ -107,6 +107,7 @@ class Server:
                 idle_timeout_s=settings.idle_timeout_s,
             ),
             self._own_grpc.connection if self._own_grpc else None,
+            self._own_grpc.held if self._own_grpc else None,
         )
 
     def _handler(self) -> Handler:
@@ -128,7 +129,7 @@ class Server:
         return {
             "state": self._service.state,
             "in_flight": self._service.in_flight,
-            "connections": len(self._http.connections),
+            "connections": self._http.connection_count,
             **self._service.load_report(),
         }
 

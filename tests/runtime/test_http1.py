@@ -31,11 +31,27 @@ def handler(request: Request, answer: Answer) -> Cancel | None:
         return asyncio.get_running_loop().call_later(0.03, lambda: answer(echo(request))).cancel
     if request.path == "/wait":
         return lambda: CANCELLED.append(request.path)
+    if request.path == "/late":
+        LATE.append(answer)
+        return None
     answer(echo(request))
     return None
 
 
 CANCELLED: list[str] = []
+LATE: list[Answer] = []
+CLOSED: list[str] = []
+
+
+class Closable:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        CLOSED.append("closed")
 
 
 def echo(request: Request) -> Response:
@@ -479,17 +495,93 @@ def test_a_large_body_that_stops_is_let_go(site: Site, connect: Callable[[Site],
     assert client.refused()[0] == 408
 
 
-def test_bodies_of_all_clients_together_are_bounded(site: Site, connect: Callable[[Site], Client]) -> None:
-    held = [connect(site).send(large("/sum", LIMIT) + b"x") for _ in range(4)]
-    until(lambda: site.server._held_bytes == 4 * LIMIT)
-    status, sentence = connect(site).send(POST).refused()
-    assert (status, "too many bytes" in sentence) == (503, True)
+def test_bodies_of_all_clients_together_are_bounded_by_what_has_arrived(
+    site: Site, connect: Callable[[Site], Client]
+) -> None:
+    held = [connect(site).send(large("/sum", LIMIT) + bytes(LIMIT - 1)) for _ in range(4)]
+    until(lambda: site.server.held.count == 4 * LIMIT - 4)
+    for request in (POST, large("/sum", LIMIT)):
+        status, sentence = connect(site).send(request).refused()
+        assert (status, "too many bytes" in sentence) == (503, True)
     held.pop().close()
-    until(lambda: site.server._held_bytes == 3 * LIMIT)
+    until(lambda: site.server.held.count == 3 * LIMIT - 3)
     assert connect(site).send(POST).echo()["body"] == "hello"
     for client in held:
-        assert client.send(bytes(LIMIT - 1)).echo()["size"] == LIMIT
-    until(lambda: site.server._held_bytes == 0)
+        assert client.send(b"x").echo()["size"] == LIMIT
+    until(lambda: site.server.held.count == 0)
+
+
+def test_what_is_announced_and_not_sent_takes_no_room(site: Site, connect: Callable[[Site], Client]) -> None:
+    announced = [connect(site).send(large("/sum", LIMIT) + b"x") for _ in range(12)]
+    until(lambda: site.server.held.count == len(announced))
+    assert connect(site).send(POST).echo()["body"] == "hello"
+
+
+def test_a_body_that_finds_no_room_on_its_way_is_refused_and_let_go(
+    site: Site, connect: Callable[[Site], Client]
+) -> None:
+    clients = [connect(site).send(large("/sum", LIMIT) + b"x") for _ in range(5)]
+    until(lambda: site.server.held.count == 5)
+    for client in clients[:4]:
+        client.send(bytes(LIMIT - 2))
+    until(lambda: site.server.held.count == 4 * (LIMIT - 1) + 1)
+    assert clients[4].send(bytes(1000)).refused()[0] == 503
+    until(lambda: site.server.held.count == 4 * (LIMIT - 1))
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        pytest.param(large("/sum", 100_000) + b"x", b"x", id="large"),
+        pytest.param(POST[:-4], b"x", id="small"),
+        pytest.param(CHUNKED[:57] + b"3\r\nabc\r\n", b"1\r\nx\r\n", id="chunked"),
+    ],
+)
+def test_a_byte_now_and_then_does_not_keep_a_body(
+    site: Site, connect: Callable[[Site], Client], head: bytes, piece: bytes
+) -> None:
+    client = connect(site).send(head)
+    until(lambda: any(c._arriving_bytes for c in site.server.connections))
+    (connection,) = site.server.connections
+    seen = connection._arriving_bytes
+    site.skew_s = STALL_TIMEOUT_S / 2
+    until(lambda: site.server.now_s > time.monotonic() + STALL_TIMEOUT_S / 3)
+    client.send(piece)
+    until(lambda: connection._arriving_bytes > seen)
+    site.skew_s = STALL_TIMEOUT_S + 2
+    assert client.refused()[0] == 408
+
+
+def test_a_slow_body_that_goes_on_is_waited_for(site: Site, connect: Callable[[Site], Client]) -> None:
+    client = connect(site).send(large("/sum", 400_000) + b"x")
+    for step in range(1, 4):
+        site.skew_s = step * STALL_TIMEOUT_S / 3
+        until(lambda: site.server.now_s > time.monotonic() + site.skew_s - 2)
+        client.send(bytes(133_333))
+        until(lambda: site.server.held.count in (0, 1 + step * 133_333))  # noqa: B023 - called at once
+    site.skew_s = STALL_TIMEOUT_S + 5
+    assert client.echo()["size"] == 400_000
+
+
+def test_many_tiny_chunks_take_little_more_than_their_bytes(site: Site, connect: Callable[[Site], Client]) -> None:
+    client = connect(site).send(CHUNKED[:57] + b"1\r\na\r\n" * 100_000)
+    until(lambda: site.server.held.count == 100_000)
+    assert [len(c._body) for c in site.server.connections] <= [3]
+    assert client.send(b"0\r\n\r\n").echo()["body"] == "a" * 100_000
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [
+        pytest.param(b"X: " + b"a" * 1_000_000, id="one without end"),
+        pytest.param(b"X: " + b"a" * 40_000 + b"\r\n\r\n", id="a long one"),
+        pytest.param(b"X: y\r\n" * 101 + b"\r\n", id="101"),
+    ],
+)
+def test_trailers_have_the_limits_of_the_head(client: Client, trailers: bytes) -> None:
+    client.send(CHUNKED[:57] + b"3\r\nabc\r\n0\r\n" + trailers)
+    status, sentence = client.refused()
+    assert (status, "trailers" in sentence) == (431, True)
 
 
 def test_nothing_stays_reserved(site: Site, connect: Callable[[Site], Client]) -> None:
@@ -497,10 +589,10 @@ def test_nothing_stays_reserved(site: Site, connect: Callable[[Site], Client]) -
     for _ in range(5):
         client.answer()
     connect(site).send(b"GET /wait HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello" + POST)
-    until(lambda: site.server._held_bytes == 10)
+    until(lambda: site.server.held.count == 10)
     for connection in list(site.server.connections):
         site.loop.call_soon_threadsafe(connection._transport.abort)
-    until(lambda: site.server._held_bytes == 0)
+    until(lambda: site.server.held.count == 0)
 
 
 def test_one_connection_too_many_is_closed(site: Site, connect: Callable[[Site], Client]) -> None:
@@ -546,6 +638,24 @@ def test_a_stream_that_breaks_is_not_taken_for_whole(client: Client) -> None:
     head(client)
     with pytest.raises((ConnectionError, ValueError)):
         chunks(client)
+
+
+def test_a_stream_that_comes_too_late_is_closed(site: Site, connect: Callable[[Site], Client]) -> None:
+    LATE.clear()
+    CLOSED.clear()
+    client = connect(site).send(b"GET /late HTTP/1.1\r\nHost: h\r\n\r\n")
+    until(lambda: len(LATE) == 1)
+    client.close()
+    until(lambda: not site.server.connections)
+    site.loop.call_soon_threadsafe(LATE[0], Response(200, stream=Closable()))
+    until(lambda: CLOSED == ["closed"])
+
+
+@pytest.mark.parametrize("size", [b"5", b"f" * 16])
+def test_a_request_that_is_cut_short_is_refused(client: Client, size: bytes) -> None:
+    client.send(CHUNKED[:57] + size + b"\r\nabc")
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.refused()[0] == 400
 
 
 def test_a_client_that_leaves_cancels_what_it_waits_for(site: Site, connect: Callable[[Site], Client]) -> None:

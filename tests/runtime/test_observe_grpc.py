@@ -75,6 +75,39 @@ async def served(methods: Methods) -> AsyncIterator[grpc.aio.Channel]:
     await server.close()
 
 
+async def test_connections_of_http2_count_as_connections() -> None:
+    calls = GrpcServer({}, max_message_bytes=1, max_held_bytes=1, idle_timeout_s=60)
+    limits = Limits(body_bytes=1, held_bytes=1, connections=2, idle_timeout_s=60)
+    server = HttpServer(http, limits, calls.connection)
+    port = await server.listen("127.0.0.1", 0)
+
+    async def connected() -> tuple[bytes, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+            return await reader.read(9), writer
+        except ConnectionError:
+            return b"", writer
+
+    async with asyncio.timeout(20):
+        first, second = await connected(), await connected()
+        assert (first[0] != b"", second[0] != b"", server.connection_count) == (True, True, 2)
+        refused = await connected()
+        assert refused[0] == b""
+        refused[1].transport.abort()
+        first[1].transport.abort()
+        while server.connection_count == 2:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0)
+        third = await connected()
+        assert third[0] != b""
+        second[1].transport.abort()
+        third[1].transport.abort()
+        while server.connection_count:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0)
+    await calls.close(1)
+    await server.close()
+
+
 async def ask(channel: grpc.aio.Channel, name: str, message: bytes, **metadata: str) -> Any:
     """The answer, or the name of the status."""
     try:

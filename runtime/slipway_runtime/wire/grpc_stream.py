@@ -135,7 +135,8 @@ class GrpcStream(Stream):
                 if arriving.left < 0:
                     return
                 self._begin(arriving, len(data) - at)
-            at = arriving.add(data, at)
+            start, at = at, arriving.add(data, at)
+            arriving.held += self._hold(at - start, 0)
             if not arriving.left:
                 self._arriving = None
                 message = arriving.message()
@@ -143,18 +144,19 @@ class GrpcStream(Stream):
                 self._arrived(arriving.flag, message, arriving.held, credit)
 
     def _begin(self, arriving: _Arriving, here: int) -> None:
-        """Reserve the memory of a message before it comes, `here` bytes apart, and let the peer send all of it."""
+        """Let the peer send all of a message, `here` bytes apart, if there is room now. It counts as it arrives."""
         limit = self._limits.max_message_bytes
         if arriving.left > limit:
             raise words.too_large(str(arriving.left), limit)
-        arriving.held = self._hold(arriving.left)
+        self._limits.check_room(arriving.left + _MESSAGE_OVERHEAD)
+        arriving.held = self._hold(0)
         short = arriving.left - here - self.receive_window
         if short > 0:
             arriving.advance = max(0, short - self.credit)
             self.grant_now(arriving.advance)
 
-    def _hold(self, length: int) -> int:
-        count = length + _MESSAGE_OVERHEAD
+    def _hold(self, length: int, overhead: int = _MESSAGE_OVERHEAD) -> int:
+        count = length + overhead
         self._limits.check_room(count)
         self._held += count
         self._limits.held.count += count

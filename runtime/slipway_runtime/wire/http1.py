@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from slipway_runtime.wire.http1_body import LARGE_BYTES, LargeBody
+from slipway_runtime.wire.http1_body import LARGE_BYTES, LargeBody, gather
 from slipway_runtime.wire.http1_messages import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
@@ -27,6 +27,7 @@ from slipway_runtime.wire.http1_messages import (
     Response,
     refusal,
 )
+from slipway_runtime.wire.http2_limits import MIN_RATE_BPS
 
 if TYPE_CHECKING:
     from slipway_runtime.wire.http1_server import HttpServer
@@ -45,8 +46,8 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
         self._head = Head()
-        self._body: list[bytes] = []
-        self._arriving_bytes = 0  # reserved for the body that is arriving
+        self._body: list[bytes | bytearray] = []
+        self._arriving_bytes = 0  # what is here of the body that is arriving
         self._large: LargeBody | None = None
         self._opening: bytes | None = b""  # until it is known that this is not HTTP/2
         self._receiving = False  # between the first byte of a request and its last
@@ -106,8 +107,11 @@ class Connection(asyncio.Protocol):
         """The client is gone: what it waits for is cancelled, what is written is still sent.
 
         It may also have closed only its own direction, which cannot be told apart. Like Go's server and nginx we do
-        not run models on that hope.
+        not run models on that hope. A request it has not finished is refused, in case it still listens.
         """
+        if self._receiving and not self._is_answering():
+            self._refuse(400, "the request ended before it was complete")
+            self._next()
         return False
 
     def pause_writing(self) -> None:
@@ -122,7 +126,7 @@ class Connection(asyncio.Protocol):
         if self._lingering:
             self._expire_in(LINGER_S)
         else:
-            self.expires_s = _NEVER
+            self._wait_again()
             self._next()
 
     # --- httptools' side, called from within _feed
@@ -141,14 +145,12 @@ class Connection(asyncio.Protocol):
             self._refuse(414, f"the URL is longer than {MAX_URL_BYTES} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # After the head come trailers of a chunked body: nothing here listens to those.
         head = self._head
-        if head.complete:
-            return
         name = name.lower()
-        if name in head.fields:
-            value = head.joined(name, value)
-        head.fields[name] = value
+        if not head.complete:  # what comes later are trailers of a chunked body: counted, and no more
+            if name in head.fields:
+                value = head.joined(name, value)
+            head.fields[name] = value
         head.count += 1
         head.size_bytes += len(name) + len(value)
         if head.size_bytes > MAX_HEAD_BYTES or head.count > MAX_FIELDS:
@@ -168,9 +170,10 @@ class Connection(asyncio.Protocol):
             if length > server.max_body_bytes:
                 self._refuse_body()
                 return
-            if not self._hold(length):
-                return
             if length >= LARGE_BYTES:
+                if not server.has_room(length):
+                    self._refuse_full()
+                    return
                 self._begin_large(length)
         expect = head.fields.get(b"expect")
         if expect is not None and version == "1.1":
@@ -182,24 +185,21 @@ class Connection(asyncio.Protocol):
         if self._input_over:
             return
         self._expects = False  # it did not wait
-        if self._large is not None:
-            self._large.put(data)
-        elif b"content-length" in self._head.fields:
-            self._body.append(data)
-        elif self._arriving_bytes + len(data) > self._server.max_body_bytes:
+        if self._arriving_bytes + len(data) > self._server.max_body_bytes:
             self._refuse_body()
         elif self._hold(len(data)):
-            self._body.append(data)
+            if self._large is not None:
+                self._large.put(data)
+            elif self._body:
+                gather(self._body, data)
+            else:
+                self._body.append(data)
 
     def on_message_complete(self) -> None:
         if self._input_over or self._parser.should_upgrade():
             return
-        body: bytes | memoryview
-        if self._large is not None:
-            body = self._large.body
-        else:
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._accept(body)
+        # Joining copies nothing where there is but one piece.
+        self._accept(self._large.body if self._large is not None else b"".join(self._body))
 
     # --- the server's side
 
@@ -233,19 +233,37 @@ class Connection(asyncio.Protocol):
     def _wait_for_more(self, size: int, *, is_same: bool) -> None:
         """A request has begun and not ended with the `size` bytes that came."""
         head = self._head
-        if head.complete:
-            self._expire_in(STALL_TIMEOUT_S)
-        elif not is_same:
+        if head.complete and head.seen_bytes != self._arriving_bytes:
+            if head.seen_bytes < 0:
+                self._expire_in(STALL_TIMEOUT_S)
+            else:
+                self._moved(self._arriving_bytes - head.seen_bytes)
+            head.seen_bytes, head.pending_bytes = self._arriving_bytes, 0
+        elif not head.complete and not is_same:
             self._expire_in(HEAD_TIMEOUT_S)
         else:
             head.pending_bytes += size
             if head.pending_bytes > MAX_HEAD_BYTES:
                 self._refuse_head()
 
+    def _moved(self, count: int) -> None:
+        """So much of a body came. A byte now and then does not keep what is held for it."""
+        self.expires_s = min(self._server.now_s + STALL_TIMEOUT_S, self.expires_s + count / MIN_RATE_BPS)
+
+    def _wait_again(self) -> None:
+        """The client may go on: its time does not count while it could not."""
+        self.expires_s = self._server.now_s + STALL_TIMEOUT_S if self._receiving else _NEVER
+
     def _begin_large(self, length: int) -> None:
         prefix = self._head.fields.get(b"inference-header-content-length", b"0")[:10]
         self._large = LargeBody(self, length, int(prefix) if prefix.isdigit() else 0, self._large_complete)
-        self._large.progressed = lambda: self._expire_in(STALL_TIMEOUT_S)
+        self._large.progressed = self._large_progressed
+
+    def _large_progressed(self, count: int) -> None:
+        if self._hold(count):
+            self._moved(count)
+        else:
+            self._next()
 
     def _is_answering(self) -> bool:
         return bool(self._queue) or self._current is not None or self._write_paused
@@ -254,8 +272,7 @@ class Connection(asyncio.Protocol):
         """To HTTP/2: this connection is another protocol's from now on."""
         if (make := self._server.http2) is None:
             return
-        self._server.forget(self)
-        protocol = make()
+        protocol = make(self._server.hand_over(self))
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)
@@ -325,21 +342,27 @@ class Connection(asyncio.Protocol):
             self._input_over = True
             self._receiving = False
             self._body = []
+            self._hold(-self._arriving_bytes)
             if self._large is not None:
                 self._transport.set_protocol(self)
                 self._large = None
             self._queue.append(refusal(status, message))
 
     def _refuse_head(self) -> None:
-        self._refuse(431, f"the request head has more than {MAX_FIELDS} fields or {MAX_HEAD_BYTES} bytes")
+        self._refuse(
+            431, f"the request head has more than {MAX_FIELDS} fields or {MAX_HEAD_BYTES} bytes, with trailers"
+        )
 
     def _refuse_body(self) -> None:
         self._refuse(413, f"the request body is larger than {self._server.max_body_bytes} bytes")
 
+    def _refuse_full(self) -> None:
+        self._refuse(503, "too many bytes of requests are held already, try again shortly")
+
     def _hold(self, count: int) -> bool:
-        """Reserve memory for a body before it comes; whether there is some."""
+        """Count bytes of the body that is arriving; whether there is room for them."""
         if not self._server.hold(count):
-            self._refuse(503, "too many bytes of requests are held already, try again shortly")
+            self._refuse_full()
             return False
         self._arriving_bytes += count
         return True
@@ -387,10 +410,14 @@ class Connection(asyncio.Protocol):
         if full != self._read_paused and not self._transport.is_closing():
             self._read_paused = full
             (self._transport.pause_reading if full else self._transport.resume_reading)()
+            if not full and self._receiving:
+                self._wait_again()
 
     def _answer(self, response: Response) -> None:
         request = self._current
         if request is None or self._transport.is_closing():
+            if response.stream is not None:
+                self._streaming = asyncio.create_task(_close(response.stream))
             return
         self._cancel = None
         # While draining the client is sent away, but not before it has all it asked for on this connection.
@@ -427,9 +454,7 @@ class Connection(asyncio.Protocol):
             whole = True
         finally:
             self._streaming = None
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                await close()
+            await _close(pieces)
             if not whole:
                 self._transport.abort()  # the only way to say that the answer is not complete
         if keep_alive:
@@ -458,3 +483,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + body[0])
         else:
             self._transport.writelines([head, *body])
+
+
+async def _close(pieces: AsyncIterator[bytes]) -> None:
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        await close()

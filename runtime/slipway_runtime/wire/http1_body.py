@@ -14,7 +14,20 @@ from collections.abc import Callable
 import numpy as np
 
 LARGE_BYTES = 64 * 1024
+_SMALL_BYTES = 4096
+_READ_BYTES = 256 * 1024  # at once: as much may have been taken before it is counted
 _ALIGNMENT = 64
+
+
+def gather(pieces: list[bytes | bytearray], data: bytes) -> None:
+    """Add one more. Small ones go together: each alone would take many times its size."""
+    last = pieces[-1] if pieces else None
+    if last is None or len(data) >= _SMALL_BYTES:
+        pieces.append(data)
+    elif isinstance(last, bytearray) and len(last) < LARGE_BYTES:
+        last += data
+    else:
+        pieces.append(bytearray(data))
 
 
 class LargeBody(asyncio.BufferedProtocol):
@@ -27,7 +40,7 @@ class LargeBody(asyncio.BufferedProtocol):
         begin = -(memory.ctypes.data + prefix) % _ALIGNMENT
         self.body = memory.data[begin : begin + size]
         self._filled = 0
-        self.progressed: Callable[[], None] = lambda: None
+        self.progressed: Callable[[int], None] = lambda count: None
 
     @property
     def missing(self) -> int:
@@ -41,11 +54,11 @@ class LargeBody(asyncio.BufferedProtocol):
     # --- asyncio's side
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.body[self._filled :]
+        return self.body[self._filled : self._filled + _READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
-        self.progressed()
+        self.progressed(nbytes)
         if not self.missing:
             self._complete()
 

@@ -58,6 +58,9 @@ class Head:
     hosts: int = 0
     pending_bytes: int = 0
     """Fed while the head stayed unfinished: what the parser may be holding."""
+    """Or, after it, while nothing of the body came: chunk extensions, trailers."""
+    seen_bytes: int = -1
+    """Of the body, when we last looked for progress; -1: not yet."""
     complete: bool = False
 
     def joined(self, name: bytes, value: bytes) -> bytes:

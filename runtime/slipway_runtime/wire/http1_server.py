@@ -15,6 +15,7 @@ from slipway_runtime.wire.http1_messages import (
     head_from_length,
     path_of,
 )
+from slipway_runtime.wire.http2_stream import Held
 
 BACKLOG = 2048
 _MOST_PATHS = 1024
@@ -22,7 +23,7 @@ _MOST_PATHS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`held_bytes`: of all bodies that have been announced or have arrived and are not answered."""
+    """`held_bytes`: what has arrived of bodies and is not answered, with what others count in the same `Held`."""
 
     body_bytes: int
     held_bytes: int
@@ -31,18 +32,28 @@ class Limits:
 
 
 class HttpServer:
-    """`http2` makes the protocol for a connection that turns out to speak it; None refuses it as bad HTTP/1.1."""
+    """`http2` makes the protocol for a connection that turns out to speak it; None refuses it as bad HTTP/1.1.
 
-    def __init__(self, handler: Handler, limits: Limits, http2: Callable[[], asyncio.Protocol] | None = None) -> None:
+    The protocol calls what `http2` was given when its connection has ended.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits,
+        http2: Callable[[Callable[[], object]], asyncio.Protocol] | None = None,
+        held: Held | None = None,
+    ) -> None:
         self.handler = handler
         self.http2 = http2
         self.max_body_bytes = limits.body_bytes
         self.idle_timeout_s = limits.idle_timeout_s
         self.connections: set[Connection] = set()
+        self._handed_over = 0  # connections that speak HTTP/2, and are still open
         self.draining = False
         self.clock = time.monotonic
         self._limits = limits
-        self._held_bytes = 0
+        self.held = held or Held()
         self.now_s = 0.0
         """The time as of the last sweep: good enough for time-outs, and free."""
         self._date = b""
@@ -66,7 +77,21 @@ class HttpServer:
         self.connections.add(connection)
         if self._sweeper is None:
             self._sweep()
-        return len(self.connections) <= self._limits.connections
+        return self.connection_count <= self._limits.connections
+
+    @property
+    def connection_count(self) -> int:
+        """Of either protocol."""
+        return len(self.connections) + self._handed_over
+
+    def hand_over(self, connection: Connection) -> Callable[[], object]:
+        """It is another protocol's now, which calls what is returned when the connection has ended."""
+        self.forget(connection)
+        self._handed_over += 1
+        return self._handed_over_ended
+
+    def _handed_over_ended(self) -> None:
+        self._handed_over -= 1
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -74,11 +99,16 @@ class HttpServer:
             self._empty.set()
 
     def hold(self, count: int) -> bool:
-        """Reserve bytes, or give them back; whether they can be had."""
-        if count > 0 and self._held_bytes + count > self._limits.held_bytes:
+        """Count bytes that came, or give them back; whether there is room for them."""
+        held = self.held
+        if count > 0 and held.count + count > self._limits.held_bytes:
             return False
-        self._held_bytes += count
+        held.count += count
         return True
+
+    def has_room(self, count: int) -> bool:
+        """As of now: nothing is reserved for a client before it sends."""
+        return self.held.count + count <= self._limits.held_bytes
 
     async def close(self) -> None:
         """Listen no more and close every connection; returns when all that was written has been sent."""

@@ -27,6 +27,7 @@ class Http2Server(Generic[H]):
         self.held = Held()
         self.draining = False
         self.connections: set[Connection[H]] = set()
+        self._tell: dict[Connection[H], Callable[[], object]] = {}
         self._idle_timeout_s = idle_timeout_s
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -36,9 +37,12 @@ class Http2Server(Generic[H]):
         """Begin a request; a block of headers is the whole answer."""
         raise NotImplementedError
 
-    def connection(self) -> Connection[H]:
+    def connection(self, on_closed: Callable[[], object] | None = None) -> Connection[H]:
         """The protocol of one connection: for a listener, or for a transport that had another protocol until now."""
-        return Connection(self, self._too_large)
+        connection = Connection(self, self._too_large)
+        if on_closed is not None:
+            self._tell[connection] = on_closed
+        return connection
 
     async def listen(self, host: str, port: int) -> int:
         """Start; returns the port. Raises OSError when the address cannot be had."""
@@ -88,6 +92,8 @@ class Http2Server(Generic[H]):
 
     def closed(self, connection: Connection[H]) -> None:
         self.connections.discard(connection)
+        if (on_closed := self._tell.pop(connection, None)) is not None:
+            on_closed()
         if not self.connections:
             if self._sweeper is not None:
                 self._sweeper.cancel()
