@@ -80,14 +80,12 @@ class ModelFiles:
         return self._only
 
     def _chosen(self, name: str, config: str | None) -> list[tuple[int, Artifact]]:
-        settings = self._settings
-        if settings.model:
-            chosen = self.one()[1]
-        else:
-            chosen = artifacts.versions(Path(settings.repository) / name, wanted=settings.format)
-        if config is None:
+        settings, given = self._settings, None if config is None else _override(name, config)
+        if not settings.model:
+            return artifacts.versions(Path(settings.repository) / name, wanted=settings.format, given=given)
+        chosen = self.one()[1]
+        if given is None:
             return chosen
-        given = _override(name, config)
         return [(version, replace(artifact, config=given)) for version, artifact in chosen]
 
     def _load(self, name: str, artifact: Artifact) -> LoadedVersion:

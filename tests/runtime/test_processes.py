@@ -194,3 +194,11 @@ def test_cores_are_shared_out_where_they_are_ours(  # noqa: PLR0917 - the cases
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: cores)
     monkeypatch.setattr("slipway_runtime.models.processes.cpu_limit", lambda: limit)
     assert core_shares(count, share) == shares
+
+
+def test_a_process_takes_no_code_from_the_folder_the_server_runs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('not the one that was meant')")
+    monkeypatch.chdir(tmp_path)
+    load(find(str(folder_of(tmp_path / "m", SOURCE, CONFIG))), OPTIONS).close()

@@ -252,3 +252,14 @@ def test_when_one_version_cannot_be_loaded_those_before_it_are_closed(tmp_path: 
     with pytest.raises(BadModel, match="failed to load: ValueError: no"):
         files.load("m", None)
     assert (tmp_path / "closed").exists()
+
+
+def test_the_version_policy_of_a_requests_config_holds(repository: Path) -> None:
+    (repository / "hello" / "2").mkdir()
+    (repository / "hello" / "2" / "model.pt").write_bytes((repository / "hello" / "1" / "model.pt").read_bytes())
+    files = ModelFiles(settings("--repository", str(repository)))
+    for policy, expected in (({"all": {}}, ["1", "2"]), ({"specific": {"versions": [1]}}, ["1"])):
+        loaded = files.load("hello", json.dumps({"version_policy": policy}))
+        assert [each.version for each in loaded] == expected
+        for each in loaded:
+            each.close()

@@ -53,13 +53,17 @@ def find(model: str, wanted: str = "auto") -> Artifact:
     return versions(place, wanted=wanted)[-1][1]
 
 
-def versions(folder: Path, policy: VersionPolicy | None = None, wanted: str = "auto") -> list[tuple[int, Artifact]]:
+def versions(
+    folder: Path, policy: VersionPolicy | None = None, wanted: str = "auto", given: ModelConfig | None = None
+) -> list[tuple[int, Artifact]]:
     """The versions to serve of the model in a folder, ascending: `policy`, or else the config's own, chooses.
+
+    `given` is taken for the config that lies there.
 
     Raises:
         MissingModel: no version is there, or none that the policy wants.  BadModel, BadConfig: as `find`.
     """
-    config = read_config(folder)
+    config = given or read_config(folder)
     name = folder.resolve().name
     found = {int(entry.name): entry for entry in folder.iterdir() if _is_version(entry)}
     if config.ensemble:

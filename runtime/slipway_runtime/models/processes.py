@@ -76,7 +76,7 @@ class _Process:
         inputs, outputs = os.memfd_create("slipway-inputs"), os.memfd_create("slipway-outputs")
         self._fds = (inputs, outputs)
         child = (theirs.fileno(), outputs, inputs)
-        command = [sys.executable, "-m", "slipway_runtime.models.worker", *map(str, child)]
+        command = [sys.executable, "-P", "-m", "slipway_runtime.models.worker", *map(str, child)]
         # The path by which we were found, installed or not; never the folder the server happens to run in.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with theirs:
