@@ -479,8 +479,8 @@ class Connection(asyncio.Protocol):
         body = response.body
         if head_only or not body:
             self._transport.write(head)
-        elif len(body) == 1 and len(body[0]) < LARGE_BYTES:
-            self._transport.write(head + body[0])
+        elif sum(map(len, body)) < LARGE_BYTES:
+            self._transport.write(b"".join((head, *body)))  # each piece by itself would be a call of the kernel
         else:
             self._transport.writelines([head, *body])
 
