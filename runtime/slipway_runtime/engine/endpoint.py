@@ -84,6 +84,25 @@ class Options:
     """Of an ensemble, which has no runners."""
 
 
+async def awaited(submit: Callable[[Done], Ticket]) -> InferResponse:
+    """One answer of what answers by `done`, for those who can wait. Cancelling cancels the request."""
+    answer: asyncio.Future[InferResponse | RequestError] = asyncio.get_running_loop().create_future()
+
+    def done(result: InferResponse | RequestError) -> None:
+        if not answer.done():
+            answer.set_result(result)
+
+    ticket = submit(done)
+    try:
+        result = await answer
+    except asyncio.CancelledError:
+        ticket.cancel()
+        raise
+    if isinstance(result, RequestError):
+        raise result
+    return result
+
+
 class Endpoint:
     """Must be made inside a running event loop.
 
@@ -163,20 +182,7 @@ class Endpoint:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """`submit` for those who can wait. Cancelling takes the request out of the queue."""
-        answer: asyncio.Future[InferResponse | RequestError] = asyncio.get_running_loop().create_future()
-
-        def done(result: InferResponse | RequestError) -> None:
-            if not answer.done():
-                answer.set_result(result)
-
-        ask = self.submit(request, done)
-        try:
-            result = await answer
-        finally:
-            ask.cancel()
-        if isinstance(result, RequestError):
-            raise result
-        return result
+        return await awaited(lambda done: self.submit(request, done))
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """All answers of a decoupled model; the one answer of any other."""

@@ -4,11 +4,11 @@ Everything here may be called from the event loop only, and returns at once unle
 `RequestError`, whose kind each protocol maps to its own code.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 from slipway_runtime import __version__
+from slipway_runtime.engine.endpoint import awaited
 from slipway_runtime.errors import RequestError
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, TensorSpec
 
@@ -144,18 +144,4 @@ async def close(responses: AsyncIterator[InferResponse]) -> None:
 
 async def submitted(api: Api, entry: Entry, request: InferRequest) -> InferResponse:
     """Wait for one answer. Cancelling cancels the request."""
-    future: asyncio.Future[InferResponse | RequestError] = asyncio.get_running_loop().create_future()
-
-    def done(result: InferResponse | RequestError) -> None:
-        if not future.done():
-            future.set_result(result)
-
-    ticket = api.submit(entry, request, done)
-    try:
-        result = await future
-    except asyncio.CancelledError:
-        ticket.cancel()
-        raise
-    if isinstance(result, RequestError):
-        raise result
-    return result
+    return await awaited(lambda done: api.submit(entry, request, done))

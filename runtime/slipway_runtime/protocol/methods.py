@@ -40,7 +40,6 @@ UNARY = (
     "TraceSetting",
     "LogSettings",
 )
-STREAMING = ("ModelStreamInfer",)
 DEFAULT_TENANT_HEADER = b"x-slipway-tenant"
 
 
