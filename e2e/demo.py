@@ -1,4 +1,4 @@
-"""The tour: from nothing to a prediction, a new model version and a refused mistake. `make demo`
+"""The tour: a prediction, versions good and bad, replicas that follow, shared traffic, a refused mistake. `make demo`
 
 Every step prints the command it runs, what came back and the seconds it took; you can type the same commands. The
 cluster stays up afterwards.
@@ -14,15 +14,27 @@ import time
 from collections.abc import Iterator
 
 from e2e.cluster import ALL, Busy, Cluster, ClusterError, chart_values, choose, hold
+from e2e.demo_releases import releases
+from e2e.demo_scaling import replicas
 
 NAMESPACE = "demo"
-HTTP, GRPC = 18080, 18001
+PORT = 18080
+URL = f"http://127.0.0.1:{PORT}/{NAMESPACE}/hello/v2/models/hello/infer"
 BODY = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}'
 TRITONCLIENT = """
 import numpy, tritonclient.{protocol} as client
 x = client.InferInput("x", [1, 4], "FP32"); x.set_data_from_numpy(numpy.array([[1, 2, 3, 4]], dtype=numpy.float32))
-print(client.InferenceServerClient("127.0.0.1:{port}").infer("hello", [x]).as_numpy("y"))
+print(client.InferenceServerClient("{url}").infer("hello", [x], headers={headers}).as_numpy("y"))
 """
+SHARES = """
+import collections, json, urllib.request
+def ask(**headers):
+    request = urllib.request.Request("{url}", {body!r}.encode(), dict(authorization="Bearer {key}", **headers))
+    return json.load(urllib.request.urlopen(request))["outputs"][0]["data"][0]
+print("everybody:", dict(collections.Counter(ask() for _ in range(400))))
+print("beta users:", dict(collections.Counter(ask(**{{"x-user-group": "beta"}}) for _ in range(50))))
+"""
+KEY = "sk-demo-5f2b8c1e9a"
 
 
 class Tour:
@@ -49,12 +61,12 @@ class Tour:
 
     @contextlib.contextmanager
     def forwarded(self) -> Iterator[None]:
-        """The service's address on this machine, as `kubectl port-forward` gives it."""
-        command = f"kubectl -n {NAMESPACE} port-forward service/hello {HTTP}:80 {GRPC}:8001"
-        print(f"\n\033[1mReach the service from this machine\033[0m\n$ {command} &", flush=True)
+        """The gateway's address on this machine, as `kubectl port-forward` gives it."""
+        command = f"kubectl -n slipway-system port-forward service/slipway-gateway {PORT}:80"
+        print(f"\n\033[1mReach the gateway from this machine\033[0m\n$ {command} &", flush=True)
         forward = subprocess.Popen(shlex.split(command), env=self.env, stdout=subprocess.DEVNULL)
         try:
-            _wait_for_port(HTTP)
+            _wait_for_port(PORT)
             yield
         finally:
             forward.terminate()
@@ -71,15 +83,35 @@ def _wait_for_port(port: int) -> None:
 
 
 def predictions(tour: Tour, answer: str) -> None:
-    url = f"http://127.0.0.1:{HTTP}/v2/models/hello/infer"
-    tour.expect(answer, tour.step("Predict by curl (JSON)", f"curl -sS {url} -d {shlex.quote(BODY)}"))
-    for protocol, port in (("http", HTTP), ("grpc", GRPC)):
-        script = shlex.quote(TRITONCLIENT.format(protocol=protocol, port=port).strip())
+    tour.expect(answer, tour.step("Predict by curl (JSON)", f"curl -sS {URL} -d {shlex.quote(BODY)}"))
+    header = {"x-slipway-service": f"{NAMESPACE}/hello"}
+    ways: tuple[tuple[str, str, dict[str, str]], ...] = (
+        ("http", f"127.0.0.1:{PORT}/{NAMESPACE}/hello", {}),
+        ("grpc", f"127.0.0.1:{PORT}", header),
+    )
+    for protocol, url, headers in ways:
+        script = shlex.quote(TRITONCLIENT.format(protocol=protocol, url=url, headers=headers).strip())
         output = tour.step(f"Predict by tritonclient ({protocol})", f"{sys.executable} -c {script}")
         tour.expect(f"[[{' '.join(number.removesuffix('0') for number in answer.split(','))}]]", output)
 
 
-def walk(tour: Tour) -> None:
+def shared(tour: Tour, kubectl: str) -> None:
+    """Two models side by side, a group of users, and a key."""
+    secret = f"{kubectl} create secret generic slipway-api-keys --from-literal=web={KEY} --dry-run=client -o yaml"
+    tour.step("A key for the client `web`", f"{secret} | {kubectl} apply -f -")
+    tour.step("10 % of the users, and all beta users, get another model", f"{kubectl} apply -f examples/traffic.yaml")
+    routed = "--for=jsonpath='{.status.routing.targets[1].weight}'=1000 --timeout=120s"
+    tour.step("Wait until it has its share", f"{kubectl} wait infsvc/hello {routed}")
+    tour.step("... and the gateways serve it", f"{kubectl} wait infsvc/hello --for=condition=RoutesReady --timeout=30s")
+    with tour.forwarded():
+        without = f"curl -sS -o /dev/null -w '%{{http_code}}' {URL} -d {shlex.quote(BODY)}"
+        tour.expect("401", tour.step("Without a key", without))
+        script = SHARES.format(url=URL, body=BODY, key=KEY).strip()
+        output = tour.step("With the key: who gets what", f"{sys.executable} -c {shlex.quote(script)}")
+        tour.expect("beta users: {3.0: 50}", output)
+
+
+def walk(tour: Tour, cluster: Cluster) -> None:
     install = (
         "helm upgrade --install slipway charts/slipway --namespace slipway-system --create-namespace --wait"
         f" {shlex.join(chart_values())}"
@@ -101,6 +133,9 @@ def walk(tour: Tour) -> None:
     tour.step("... and the old one goes", f"{kubectl} wait infsvc/hello {settled}")
     with tour.forwarded():
         predictions(tour, "103.0,105.0,107.0,109.0")
+    releases(tour, cluster, NAMESPACE)
+    replicas(tour, cluster, NAMESPACE)
+    shared(tour, kubectl)
     tour.step("What it looks like now", f"{kubectl} get infsvc,deployments,services,pods")
     history = "'{range .status.history[*]}{.time}  {.reason}  {.message}{\"\\n\"}{end}'"
     tour.step("What was decided, and why", f"{kubectl} get infsvc hello -o jsonpath={history}")
@@ -114,7 +149,7 @@ def main() -> int:
             provider.up()
             provider.load(ALL)
             tour = Tour(provider.cluster())
-            walk(tour)
+            walk(tour, provider.cluster())
     except (Busy, ClusterError) as error:
         print(error, file=sys.stderr)
         return 1

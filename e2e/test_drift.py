@@ -152,13 +152,13 @@ def test_a_deleted_pod_is_replaced(hello: Team) -> None:
 
 
 OTHER_EDITS = {
-    "selector": patched("services", {"op": "replace", "path": "/spec/selector", "value": {"app": "other"}}, of=named_hello),
-    "more-selector": patched("services", {"op": "add", "path": "/spec/selector/app", "value": "other"}, of=named_hello),
-    "port": patched("services", {"op": "replace", "path": "/spec/ports/0/port", "value": 8888}, of=named_hello),
+    "led-elsewhere": patched("services", {"op": "replace", "path": "/spec/externalName", "value": "evil.example"}, of=named_hello),
+    "selector": patched("services", {"op": "add", "path": "/spec/selector", "value": {"app": "other"}}, of=named_hello),
     "one-more-port": patched("services", {"op": "add", "path": "/spec/ports/-", "value": {"name": "x", "port": 9}}, of=named_hello),
     "type": patched("services", {"op": "replace", "path": "/spec/type", "value": "NodePort"}, of=named_hello),
     "external-address": patched("services", {"op": "add", "path": "/spec/externalIPs", "value": ["192.0.2.1"]}, of=named_hello),
-    "pods-not-ready": patched("services", {"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}, of=named_hello),
+    "revision-pods-not-ready": patched("services", {"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}),
+    "revision-port": patched("services", {"op": "replace", "path": "/spec/ports/0/port", "value": 8888}),
     "service-labels": patched("services", {"op": "replace", "path": "/metadata/labels", "value": {}}, of=named_hello),
     "service-deleted": lambda team: team.kubectl("delete", "service", "hello"),
     "revision-service-edited": patched("services", {"op": "add", "path": "/spec/selector/app", "value": "x"}),

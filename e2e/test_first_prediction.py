@@ -49,10 +49,10 @@ def test_three_commands_lead_to_a_prediction(site: Site, installation: Installat
     example = str(REPO / "examples" / "hello.yaml")
     user.run(str(site.cluster.kubectl), *kubeconfig, "apply", "--namespace", team.name, "--filename", example)
     # The name's address is all that this machine lacks to be a place in the cluster.
-    address = until("the service has an address", lambda: team.get("services", "hello"), within_s=30)["spec"][
-        "clusterIP"
-    ]
-    there = ("--connect-to", f"hello.{team.name}:80:{address}:80", f"http://hello.{team.name}/v2/models/hello/infer")
+    address = until("the service has an address", lambda: team.get("services", "hello"), within_s=30)["spec"]
+    assert address["externalName"].startswith("slipway-gateway.slipway-system.svc.")
+    via = installation.gateway_address()
+    there = ("--connect-to", f"hello.{team.name}:80:{via}:80", f"http://hello.{team.name}/v2/models/hello/infer")
     # A connection begun before kube-proxy knows the address is lost for minutes; no client should wait for it.
     patiently = (
         "--connect-timeout",
@@ -62,7 +62,7 @@ def test_three_commands_lead_to_a_prediction(site: Site, installation: Installat
         "--retry-delay",
         "1",
         "--retry-all-errors",
-        "--fail-with-body",
+        "--fail",
         "--silent",
     )
     answer = json.loads(user.run("curl", *patiently, "--data", json.dumps(QUESTION), *there))
@@ -86,23 +86,24 @@ def hello(shared_slipway: Installation, shared_team: Team) -> Team:
 
 
 @pytest.fixture
-def address(hello: Team) -> str:
+def address(hello: Team, installation: Installation) -> str:
     if not hello.site.is_local:
-        pytest.skip("a service's address can be reached from this machine on `local` only")
-    found: str = hello.must_get("services", "hello")["spec"]["clusterIP"]
-    return found
+        pytest.skip("the gateway's address can be reached from this machine on `local` only")
+    return installation.gateway_address()
 
 
 TRITON_CLIENT = """
+import json
 import sys
 import numpy as np
 import tritonclient.{protocol} as triton
 
-client = triton.InferenceServerClient(sys.argv[1])
-assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("hello")
+client, headers = triton.InferenceServerClient(sys.argv[1]), json.loads(sys.argv[2])
+assert client.is_server_live(headers) and client.is_server_ready(headers)
+assert client.is_model_ready("hello", "", headers)
 tensor = triton.InferInput("x", [1, 4], "FP32")
 tensor.set_data_from_numpy(np.array([[1, 2, 3, 4]], dtype=np.float32))
-print(client.infer("hello", [tensor]).as_numpy("y")[0].tolist())
+print(client.infer("hello", [tensor], headers=headers).as_numpy("y")[0].tolist())
 client.close()
 """
 PLAIN = """
@@ -122,18 +123,22 @@ def python(script: str, *argv: str) -> str:
     return done.stdout.strip()
 
 
-def test_curl_gets_json_from_the_address(address: str) -> None:
-    where = f"http://{address}/v2/models/hello/infer"
-    answer = json.loads(subprocess.check_output(["curl", "--silent", "--fail", "--data", json.dumps(QUESTION), where]))
+@pytest.mark.parametrize("by", ["host", "path"])
+def test_curl_gets_json_from_the_address(hello: Team, address: str, by: str) -> None:
+    """By its own name, or below the gateway's."""
+    host = ["--header", f"Host: hello.{hello.name}"] if by == "host" else []
+    where = f"http://{address}{'' if by == 'host' else f'/{hello.name}/hello'}/v2/models/hello/infer"
+    argv = ["curl", "--silent", "--fail", *host, "--data", json.dumps(QUESTION), where]
+    answer = json.loads(subprocess.check_output(argv))
     assert answer["outputs"][0] == {"name": "y", "datatype": "FP32", "shape": [1, 4], "data": ANSWER}
 
 
-def test_curl_gets_binary_tensors_from_the_address(address: str) -> None:
+def test_curl_gets_binary_tensors_from_the_address(hello: Team, address: str) -> None:
     x = np.array([[1, 2, 3, 4]], dtype=np.float32).tobytes()
     tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": len(x)}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     length = f"Inference-Header-Content-Length: {len(head)}"
-    where = f"http://{address}/v2/models/hello/infer"
+    where = f"http://{address}/{hello.name}/hello/v2/models/hello/infer"
     argv = ["curl", "--silent", "--fail", "--header", length, "--data-binary", "@-", where]
     answer = subprocess.run(argv, input=head + x, capture_output=True, check=True).stdout
     json_part, y = answer[:-16], answer[-16:]
@@ -141,24 +146,48 @@ def test_curl_gets_binary_tensors_from_the_address(address: str) -> None:
     assert np.frombuffer(y, dtype=np.float32).tolist() == ANSWER
 
 
-@pytest.mark.parametrize(("protocol", "port"), [("http", 80), ("grpc", 8001)])
-def test_tritonclient_predicts_from_the_host(address: str, protocol: str, port: int) -> None:
-    assert python(TRITON_CLIENT.format(protocol=protocol), f"{address}:{port}") == str(ANSWER)
+def test_tritonclient_predicts_over_rest_below_the_gateways_name(hello: Team, address: str) -> None:
+    assert python(TRITON_CLIENT.format(protocol="http"), f"{address}:80/{hello.name}/hello", "{}") == str(ANSWER)
 
 
-@pytest.mark.parametrize("host", ["hello", "hello.{namespace}", "hello.{namespace}.svc.cluster.local"])
+def test_tritonclient_predicts_over_grpc_by_a_header_on_the_same_port(hello: Team, address: str) -> None:
+    header = json.dumps({"x-slipway-service": f"{hello.name}/hello"})
+    assert python(TRITON_CLIENT.format(protocol="grpc"), f"{address}:80", header) == str(ANSWER)
+
+
+HOSTS = ["hello.{namespace}", "hello.{namespace}.svc", "hello.{namespace}.svc.cluster.local"]
+
+
+@pytest.mark.parametrize("host", [*HOSTS, "hello.{namespace}:80"])
 def test_a_pod_predicts_by_name_over_rest(hello: Team, host: str) -> None:
     where = f"http://{host.format(namespace=hello.name)}/v2/models/hello/infer"
     assert hello.run_inside(PLAIN, where, json.dumps(QUESTION)).strip() == str(ANSWER)
 
 
-def test_a_pod_predicts_by_name_over_grpc(hello: Team) -> None:
-    assert hello.run_inside(TRITON_CLIENT.format(protocol="grpc"), "hello:8001").strip() == str(ANSWER)
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_pod_predicts_by_name_over_grpc(hello: Team, host: str) -> None:
+    where = f"{host.format(namespace=hello.name)}:80"
+    assert hello.run_inside(TRITON_CLIENT.format(protocol="grpc"), where, "{}").strip() == str(ANSWER)
+
+
+REFUSED = """
+import sys, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(sys.argv[1], timeout=10)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+"""
+
+
+def test_the_bare_name_says_which_name_to_use(hello: Team) -> None:
+    """It carries no namespace, so the gateway cannot know whose `hello` is meant."""
+    code, words = hello.run_inside(REFUSED, "http://hello/v2/models/hello").split(" ", 1)
+    assert code in ("400", "404")
+    assert "NAME.NAMESPACE" in json.loads(words)["error"]
 
 
 def test_metadata_names_the_model_and_its_tensors(hello: Team) -> None:
-    where = f"/api/v1/namespaces/{hello.name}/services/http:hello:http/proxy/v2/models/hello"
-    answer = hello.site.api.call("GET", where)
+    answer = hello.site.api.call("GET", f"{hello.path_of('hello')}/v2/models/hello")
     assert (answer["name"], answer["inputs"][0]["name"], answer["outputs"][0]["name"]) == ("hello", "x", "y")
 
 

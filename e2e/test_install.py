@@ -30,13 +30,13 @@ def test_helm_test_passes(slipway: Installation) -> None:
     assert "Succeeded" in slipway.site.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s")
 
 
-def test_everything_of_the_operator_runs_restricted(slipway: Installation) -> None:
+def test_operators_and_gateways_run_restricted(slipway: Installation) -> None:
     """The namespace enforces the restricted standard; beyond it: a read-only root, and limits."""
     namespace = slipway.site.api.get("namespaces", None, NAMESPACE)
     assert namespace
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert len(slipway.pods()) == 2
-    for pod in slipway.pods():
+    assert len(slipway.pods()) == len(slipway.gateways()) == 2
+    for pod in slipway.pods() + slipway.gateways():
         for container in pod["spec"]["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["resources"]["limits"].keys() == {"cpu", "memory"}
@@ -74,22 +74,31 @@ def test_the_operator_may_do_what_it_must_and_no_more(
     assert answer["status"]["allowed"] is allowed
 
 
-def test_upgrade_uninstall_and_reinstall_reach_no_model(slipway: Installation, kept: Team, team: Team) -> None:
-    lives = kept.lives("kept")
+def test_an_upgrade_replaces_operator_and_gateways_and_loses_no_request(slipway: Installation, kept: Team) -> None:
+    lives, gateways = kept.lives("kept"), {name(pod) for pod in slipway.gateways()}
     with kept.traffic("kept") as flow:
-        slipway.upgrade("--set", "replicas=1", "--set", "workers=4")
-        until("one replica is left", slipway.is_well, within_s=60)
-        assert kept.lives("kept") == lives
-        slipway.uninstall()
-        assert_nothing_is_left(slipway.site)
-        flow.wait_answered(50)
-        # Nobody is there to serve a new one, but the kinds are, and take it.
-        team.apply(service("late"))
-        assert "status" not in team.must_get("inferenceservices", "late")
-        slipway.ensure()
-        team.wait_settled("late")
-        assert team.answers("late", 1)
-        kept.wait_settled("kept")
+        slipway.upgrade("--set", "replicas=1", "--set", "workers=4", "--set", "gateway.maxConnections=9000")
+        until("one operator is left", slipway.is_well, within_s=90, seen=slipway.seen)
+        assert not gateways & {name(pod) for pod in slipway.gateways()}
+        flow.wait_answered(100)
+    flow.assert_unharmed()
+    assert kept.lives("kept") == lives
+
+
+def test_uninstall_and_reinstall_reach_no_model(slipway: Installation, kept: Team, team: Team) -> None:
+    """The pods go on, by themselves; the address, which is the gateway's, is back with the gateway."""
+    lives = kept.lives("kept")
+    slipway.uninstall()
+    assert_nothing_is_left(slipway.site)
+    assert kept.pod_answers("kept", 1)
+    # Nobody is there to serve a new one, but the kinds are, and take it.
+    team.apply(service("late"))
+    assert "status" not in team.must_get("inferenceservices", "late")
+    slipway.ensure()
+    team.wait_settled("late")
+    assert team.answers("late", 1)
+    kept.wait_settled("kept")
+    with kept.traffic("kept") as flow:
         flow.wait_answered(50)
     flow.assert_unharmed()
     assert kept.lives("kept") == lives
@@ -156,12 +165,13 @@ def test_namespaced_mode_serves_its_namespace_and_no_other(slipway: Installation
         assert "status" not in outside.must_get("inferenceservices", "hello")
         assert outside.children("hello") == []
         assert kept.lives("kept") == lives
-        assert kept.answers("kept", 1)
+        assert kept.pod_answers("kept", 1)
+        assert not kept.answers("kept", 1), "a gateway for one namespace leads to no other"
         assert_no_complaints(slipway)
         slipway.uninstall()
         assert_nothing_is_left(slipway.site)
         assert team.names("servingruntimes") == []
-        assert team.answers("hello", 1)
+        assert team.pod_answers("hello", 1)
     finally:
         teams.clear(outside)
 

@@ -8,7 +8,7 @@ import pytest
 from e2e.support import team as teams
 from e2e.support.api import Manifest
 from e2e.support.audit import Audit
-from e2e.support.installation import ACCOUNT, NAMESPACE, Installation
+from e2e.support.installation import ACCOUNT, GATEWAY_ACCOUNT, NAMESPACE, Installation
 from e2e.support.manifests import service
 from e2e.support.team import Team
 from e2e.support.wait import until
@@ -58,6 +58,16 @@ def test_the_operator_leaves_no_mark_on_a_users_object(steady: Team) -> None:
 def test_the_operator_never_asked_for_a_secret(audit: Audit) -> None:
     asked = [str(entry) for entry in audit.entries(audit.begin, user=ACCOUNT) if entry.resource == "secrets"]
     assert asked == []
+
+
+def test_gateways_write_nothing_and_ask_for_the_secrets_of_one_name_only(audit: Audit, steady: Team) -> None:
+    assert steady
+    entries = list(audit.entries(0, user=GATEWAY_ACCOUNT))  # they may have begun their watches before this session
+    assert entries, "the audit log shows what gateways watch"
+    assert [str(entry) for entry in entries if entry.is_write] == []
+    assert {entry.name for entry in entries if entry.resource == "secrets"} == {"slipway-api-keys"}
+    late = audit.entries(audit.begin, user=GATEWAY_ACCOUNT)
+    assert [str(entry) for entry in late if entry.code == 403 and entry.namespace in (steady.name, "")] == []
 
 
 def test_it_asks_for_nothing_it_may_not_have(audit: Audit, steady: Team) -> None:

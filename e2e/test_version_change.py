@@ -1,9 +1,8 @@
 """A new version of a model under load: nobody notices but by the answers."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from e2e.support.history import History, recorded
+from e2e.support.history import Change, History, recorded
 from e2e.support.installation import Installation
 from e2e.support.manifests import LABEL_REVISION, service
 from e2e.support.team import Team, is_ready
@@ -21,6 +20,7 @@ def test_a_new_version_takes_over_under_50_requests_a_second(slipway: Installati
     with (
         recorded(api, "pods", team.name) as pods,
         recorded(api, "endpointslices", team.name) as slices,
+        recorded(api, "inferenceservices", team.name) as services,
         team.traffic("hello") as flow,
     ):
         flow.wait_answered(100)
@@ -43,7 +43,8 @@ def test_a_new_version_takes_over_under_50_requests_a_second(slipway: Installati
     assert flow.sums["offsets"]["101"] >= 150
     assert team.status("hello")["stable"] == new
     assert_capacity_came_first(pods, old, new)
-    assert_always_an_endpoint(slices, "hello")
+    assert_always_an_endpoint(services, slices)
+    assert_traffic_left_first(services, pods, old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,42 @@ def assert_capacity_came_first(pods: History, old: str, new: str) -> None:
     assert max(filter(None, ready)) < min(filter(None, ending)), f"new {after}, old {before}"
 
 
-def assert_always_an_endpoint(slices: History, name: str) -> None:
-    """At every moment the address led to some pod that was ready or still serving its last requests."""
-    current: dict[str, list[dict[str, Any]]] = {}
-    for change in slices.changes:
-        if change.object["metadata"]["labels"].get("kubernetes.io/service-name") != name:
-            continue
-        current[change.name] = [] if change.type == "DELETED" else change.object.get("endpoints") or []
-        usable = [e for endpoints in current.values() for e in endpoints if e["conditions"].get("serving")]
-        assert usable, f"no endpoint at {change.object['metadata']['resourceVersion']}"
-    assert current
+def assert_always_an_endpoint(services: History, slices: History) -> None:
+    """At every moment each revision with a weight had a pod that was ready or still serving its last requests."""
+    usable: dict[str, dict[str, int]] = {}
+    weighted: list[str] = []
+    routed = 0
+    for change in sorted([*services.changes, *slices.changes], key=order):
+        live = change.object
+        if "addressType" in live:  # an EndpointSlice; items of a list have no kind
+            of_revision = usable.setdefault(live["metadata"]["labels"]["kubernetes.io/service-name"], {})
+            endpoints = [] if change.type == "DELETED" else live.get("endpoints") or []
+            of_revision[change.name] = sum(bool(each["conditions"].get("serving")) for each in endpoints)
+        elif routing := live.get("status", {}).get("routing"):
+            weighted = [target["revision"] for target in routing["targets"] if target["weight"]]
+            routed += 1
+        for revision in weighted:
+            assert sum(usable.get(revision, {}).values()), f"{revision} has a weight and no endpoint at {order(change)}"
+    assert routed >= 2
+
+
+def assert_traffic_left_first(services: History, pods: History, old: str) -> None:
+    """The old revision had no weight any more when the first of its pods was told to end."""
+    without = next(
+        order(change)
+        for change in services.changes
+        if (routing := change.object.get("status", {}).get("routing"))
+        and not any(target["weight"] for target in routing["targets"] if target["revision"] == old)
+    )
+    ending = min(
+        order(change)
+        for change in pods.changes
+        if change.object["metadata"].get("labels", {}).get(LABEL_REVISION) == old
+        and "deletionTimestamp" in change.object["metadata"]
+    )
+    assert without < ending
+
+
+def order(change: Change) -> int:
+    """Versions count up over all objects of a cluster, in the order in which things became true."""
+    return int(change.object["metadata"]["resourceVersion"])

@@ -63,11 +63,19 @@ class Api:
 
     async def create_all(self, bodies: Iterable[tuple[str, bytes]]) -> None:
         """POST each body to its path, `PARALLEL` at a time, in order."""
+        await self._send_all("POST", bodies)
+
+    async def merge_all(self, bodies: Iterable[tuple[str, Manifest]]) -> None:
+        """The same by PATCH."""
+        texts = ((path, json.dumps(body).encode()) for path, body in bodies)
+        await self._send_all("PATCH", texts, "application/merge-patch+json")
+
+    async def _send_all(self, verb: str, bodies: Iterable[tuple[str, bytes]], form: str = "application/json") -> None:
         left = iter(bodies)
 
         async def work() -> None:
             for path, body in left:
-                await self._send("POST", path, body)
+                await self._send(verb, path, body, form)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(PARALLEL):

@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.bench.api import Api, Manifest, until
@@ -28,10 +29,41 @@ AUDIT = {
 _SERVICES = "10.97.0.0/16"
 
 
+@dataclass(frozen=True, slots=True)
+class Plane:
+    api: Api
+    folder: Path
+    url: str
+
+    @property
+    def audit_log(self) -> Path:
+        return self.folder / "audit.log"
+
+    def kubeconfig(self, user: str) -> Path:
+        return self.folder / f"{user}.kubeconfig"
+
+    def account(self, user: str) -> Path:
+        """A folder as a pod's service account has it."""
+        return self.folder / f"{user}.account"
+
+
 @asynccontextmanager
 async def started(folder: Path) -> AsyncIterator[tuple[Api, Path]]:
     """A client of the control plane, which has its nodes, and its audit log; all of it ends with the context."""
-    programs, kwok = build.programs(), build.kwok()
+    kwok = build.kwok()
+    async with api_server(folder) as plane:
+        with ExitStack() as running:
+            # Only now: a controller-manager that finds no API server for 10 s gives up.
+            for command in _controllers(folder, build.programs(), kwok, plane.url):
+                running.enter_context(daemon(folder / "log" / f"{Path(command[0]).name}.log", command))
+            await _add_nodes(plane.api)
+            yield plane.api, plane.audit_log
+
+
+@asynccontextmanager
+async def api_server(folder: Path) -> AsyncIterator[Plane]:
+    """An etcd and an API server, with nobody at work on what they hold; both end with the context."""
+    programs = build.programs()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "log").mkdir(parents=True)
     pki.create(folder / "pki", "127.0.0.1", _SERVICES.replace(".0/16", ".1"))
@@ -41,16 +73,17 @@ async def started(folder: Path) -> AsyncIterator[tuple[Api, Path]]:
     )
     for name, content in _files(folder, url, tokens).items():
         (folder / name).write_text(content)
-    store, control = _commands(folder, programs, kwok, url)
+    for user, token in tokens.items():
+        account = folder / f"{user}.account"
+        account.mkdir()
+        (account / "token").write_text(token)
+        shutil.copy(folder / "pki" / "ca.crt", account / "ca.crt")
     async with Api.connected(url, tokens[BENCH], folder / "pki" / "ca.crt") as api:
         with ExitStack() as running:
-            for command in store:
+            for command in _store(folder, programs, url):
                 running.enter_context(daemon(folder / "log" / f"{Path(command[0]).name}.log", command))
             await until(api.is_ready, "the API server to be ready")
-            for command in control:  # only now: a controller-manager that finds no API server for 10 s gives up
-                running.enter_context(daemon(folder / "log" / f"{Path(command[0]).name}.log", command))
-            await _add_nodes(api)
-            yield api, folder / "audit.log"
+            yield Plane(api, folder, url)
 
 
 @contextmanager
@@ -72,12 +105,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _commands(folder: Path, programs: Path, kwok: Path, url: str) -> tuple[list[list[str]], list[list[str]]]:
-    """Command lines: the store and the API server on it, then who works with them."""
+def _store(folder: Path, programs: Path, url: str) -> list[list[str]]:
+    """Command lines: etcd and the API server on it."""
     etcd, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    # Rates that never hold a benchmark back: with the defaults (20 to 50 a second) they would be what it measures.
-    client = [f"--kubeconfig={folder}/{CLUSTER}.kubeconfig", "--kube-api-qps=500", "--kube-api-burst=1000"]
-    apart = ["--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0"]
     return [
         [
             f"{programs}/etcd",
@@ -106,7 +136,15 @@ def _commands(folder: Path, programs: Path, kwok: Path, url: str) -> tuple[list[
             f"--audit-log-path={folder}/audit.log",
             "--audit-log-maxsize=4096",  # MB: never rotated
         ],
-    ], [
+    ]
+
+
+def _controllers(folder: Path, programs: Path, kwok: Path, url: str) -> list[list[str]]:
+    """Command lines of who works with it."""
+    # Rates that never hold a benchmark back: with the defaults (20 to 50 a second) they would be what it measures.
+    client = [f"--kubeconfig={folder}/{CLUSTER}.kubeconfig", "--kube-api-qps=500", "--kube-api-burst=1000"]
+    apart = ["--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0"]
+    return [
         [
             f"{programs}/kube-controller-manager",
             *client,

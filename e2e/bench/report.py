@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -73,3 +73,26 @@ def table(figures: Mapping[str, float], services: int) -> str:
 
 def result(figures: Mapping[str, float]) -> str:
     return "RESULT " + json.dumps({row.figure: round(figures[row.figure], 3) for row in ROWS if row.in_result})
+
+
+def line_of(figures: Mapping[str, float | None], keys: Iterable[str]) -> str:
+    """The last line: every key, null where nothing was measured."""
+    return "RESULT " + json.dumps(
+        {key: None if (value := figures.get(key)) is None else round(value, 3) for key in keys}
+    )
+
+
+def verdicts(
+    figures: Mapping[str, float | None], keys: Iterable[str], floors: Mapping[str, float], ceilings: Mapping[str, float]
+) -> str:
+    """What was to be reached, and whether it was; keys without a limit are left out."""
+    limits = [(key, ">=" if key in floors else "<=") for key in keys if key in floors or key in ceilings]
+    width = max(len(key) for key, _ in limits)
+    lines = []
+    for key, sign in limits:
+        value, limit = figures.get(key), floors[key] if sign == ">=" else ceilings[key]
+        is_met = value is not None and (value >= limit if sign == ">=" else value <= limit)
+        here = "-" if value is None else f"{value:.2f}"
+        met = "not measured" if value is None else "yes" if is_met else "NO"
+        lines.append(f"  {key:<{width}} {here:>8}  {f'{sign} {limit:g}':>7}  {met}")
+    return "\n".join(lines)

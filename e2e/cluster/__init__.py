@@ -8,14 +8,16 @@ with hold("my test"):
 """
 
 from .cluster import Cluster, Provider
-from .images import ALL, OPERATOR, RUNTIME, Image, chart_values
+from .images import ALL, GATEWAY, OPERATOR, PROMETHEUS, RUNTIME, Image, chart_values
 from .lock import Busy, hold
 from .providers import choose
 from .shell import ClusterError
 
 __all__ = [
     "ALL",
+    "GATEWAY",
     "OPERATOR",
+    "PROMETHEUS",
     "RUNTIME",
     "Busy",
     "Cluster",

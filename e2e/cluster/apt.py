@@ -35,3 +35,31 @@ def require(packages: dict[str, str], needed_by: str = "the local cluster") -> N
     with step("installing them by apt-get"):
         logged(log, "apt-get", "update", env=env)
         logged(log, "apt-get", "install", "--yes", "--no-install-recommends", *missing, env=env)
+
+
+def unpacked(package: str, program: str) -> Path:
+    """A program of a Debian package that is not installed: nothing of it runs as a service, and no root is needed.
+
+    Raises:
+        ClusterError: it is not on PATH, and there is no apt-get to get it with.
+    """
+    if found := shutil.which(Path(program).name):
+        return Path(found)
+    folder = cache() / f"deb-{package}"
+    if not folder.is_dir():
+        if not shutil.which("apt-get") or not shutil.which("dpkg"):
+            raise ClusterError(
+                f"put {Path(program).name} on PATH, or run on Debian, where {package} is unpacked for it"
+            )
+        fresh, log = folder.with_suffix(".partial"), cache() / "log" / f"deb-{package}.log"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        with step(f"unpacking Debian's {package}"):
+            if os.geteuid() == 0:
+                logged(log, "apt-get", "update")
+            logged(log, "apt-get", "download", package, cwd=fresh)
+            for archive in fresh.glob("*.deb"):
+                logged(log, "dpkg", "--extract", str(archive), str(fresh))
+                archive.unlink()
+        fresh.rename(folder)
+    return folder / program

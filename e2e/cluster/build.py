@@ -1,7 +1,7 @@
-"""The programs of the cluster, built from two Go modules into a cache folder named by a hash of their inputs.
+"""Programs built from Go modules, each module's into a cache folder named by a hash of its inputs.
 
-`go/` holds every program that agrees on one version of the Kubernetes libraries, so that shared packages compile
-once; `kwok/` is on an older line, and only benchmarks need it.
+The cluster's are from two: `go/` holds every program that agrees on one version of the Kubernetes libraries, so that
+shared packages compile once; `kwok/` is on an older line, and only benchmarks need it.
 """
 
 import os
@@ -32,8 +32,8 @@ GO_AT_LEAST = (1, 24)
 
 def programs() -> Path:
     """Folder with the cluster's programs and kubectl, helm, coredns, pause; built if missing (7 min on 2 cores)."""
-    folder = _built(
-        "go", PROGRAMS, "building Kubernetes, CoreDNS and Helm from their Go modules (7 min the first time)"
+    folder = built(
+        HERE / "go", PROGRAMS, "building Kubernetes, CoreDNS and Helm from their Go modules (7 min the first time)"
     )
     for component in COMPONENTS:
         link = folder / component
@@ -45,13 +45,18 @@ def programs() -> Path:
 def kwok() -> Path:
     """The program that pretends nodes and pods by the thousand; built if missing (3 min on 2 cores)."""
     return (
-        _built("kwok", ("sigs.k8s.io/kwok/cmd/kwok",), "building KWOK from its Go module (3 min the first time)")
+        built(HERE / "kwok", ("sigs.k8s.io/kwok/cmd/kwok",), "building KWOK from its Go module (3 min the first time)")
         / "kwok"
     )
 
 
-def _built(module: str, packages: tuple[str, ...], title: str) -> Path:
-    folder = cache() / f"bin-{digest([HERE / module], *packages, LDFLAGS)}"
+def built(module: Path, packages: tuple[str, ...], title: str) -> Path:
+    """Folder with the programs of these packages of the module in folder `module`.
+
+    Raises:
+        ClusterError: when there is no Go, or it does not build; the text says why.
+    """
+    folder = cache() / f"bin-{digest([module], *packages, LDFLAGS)}"
     if folder.is_dir():
         return folder
     _require_go()
@@ -62,7 +67,7 @@ def _built(module: str, packages: tuple[str, ...], title: str) -> Path:
     env = {**os.environ, "CGO_ENABLED": "0"}
     argv = ("go", "build", "-buildvcs=false", "-trimpath", "-ldflags", LDFLAGS, "-o", f"{fresh}/", *packages)
     with step(title):
-        logged(cache() / "log" / f"build-{module}.log", *argv, cwd=HERE / module, env=env)
+        logged(cache() / "log" / f"build-{module.name}.log", *argv, cwd=module, env=env)
     fresh.rename(folder)
     return folder
 

@@ -22,7 +22,7 @@ def create() -> None:
 def kill() -> None:
     """Kill what runs in them and return when it is gone; all of it are containers, and nobody waits for them."""
     deadline = time.monotonic() + 10
-    while pids := {pid for root in _roots() for file in root.rglob("cgroup.procs") for pid in _words(file)}:
+    while pids := {pid for root in _roots() for folder, _, _ in os.walk(root) for pid in _members(Path(folder))}:
         if time.monotonic() > deadline:
             raise ClusterError(f"processes of pods do not end: {' '.join(sorted(pids))}")
         for pid in pids:
@@ -45,8 +45,8 @@ def _roots() -> list[Path]:
     return [Path(mount[1]) / CGROUP for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
 
 
-def _words(file: Path) -> list[str]:
+def _members(group: Path) -> list[str]:
     try:
-        return file.read_text().split()
-    except OSError:  # the cgroup went in between
+        return (group / "cgroup.procs").read_text().split()
+    except OSError:  # it went in between
         return []

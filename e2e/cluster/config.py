@@ -147,6 +147,8 @@ def _kubelet(state: Path) -> dict[str, object]:
         # A developer's disk is fuller than a server's, and images here cannot be pulled again.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
+        # Scenarios read gateways' logs, of which there is the newest file only: a minute's at the usual 10 Mi.
+        "containerLogMaxSize": "200Mi",
         "volumePluginDir": f"{state}/kubelet/volume-plugins",
         "podLogsDir": f"{state}/pod-logs",
     }

@@ -36,23 +36,31 @@ def _paths(*names: str) -> tuple[Path, ...]:
 
 _COMMON = ("pyproject.toml", "README.md", "LICENSE", ".dockerignore", "locks/uv.txt", "locks/build.txt")
 OPERATOR = Image("operator", REPO / "operator/Dockerfile", _paths(*_COMMON, "operator/slipway", "locks/operator.txt"))
+GATEWAY = Image(
+    "gateway",
+    REPO / "operator/gateway.Dockerfile",
+    _paths(*_COMMON, "operator/slipway", "locks/envoy.txt", "locks/gateway.txt"),
+)
 RUNTIME = Image(
     "runtime",
     REPO / "runtime/Dockerfile",
     _paths(*_COMMON, "runtime/slipway_runtime", "locks/torch.txt", "locks/runtime.txt"),
 )
-ALL = (OPERATOR, RUNTIME)
+ALL = (OPERATOR, GATEWAY, RUNTIME)
+PROMETHEUS = Image("prometheus", REPO / "e2e/cluster/prometheus.Dockerfile", ())
+"""For scenarios about metrics only, which bring it themselves."""
+MODEST = ("resources", "gateway.envoy.resources", "gateway.agent.resources")
+"""Operator, Envoy and agent ask for less CPU on the cluster of tests, where twenty models stand side by side."""
 
 REGISTRY = "SLIPWAY_REGISTRY"
 """Names where somebody's own cluster pulls the images from, which are pushed there already."""
 
 
 def chart_values() -> list[str]:
-    """The arguments by which helm installs the images of this checkout."""
-    values = [f"image.tag={OPERATOR.tag}", f"runtime.image.tag={RUNTIME.tag}"]
+    """The arguments by which helm installs the images of this checkout, modestly: one node of two cores has it all."""
+    keys = {"image": OPERATOR, "gateway.image": GATEWAY, "runtime.image": RUNTIME}
+    values = [f"{key}.tag={image.tag}" for key, image in keys.items()]
+    values += [f"{part}.requests.cpu=10m" for part in MODEST]
     if registry := os.environ.get(REGISTRY):
-        values += [
-            f"image.repository={registry}/slipway/operator",
-            f"runtime.image.repository={registry}/slipway/runtime",
-        ]
+        values += [f"{key}.repository={registry}/slipway/{image.name}" for key, image in keys.items()]
     return [argument for value in values for argument in ("--set", value)]

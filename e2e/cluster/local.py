@@ -20,7 +20,7 @@ class Local:
         return node.is_well(state())
 
     def up(self) -> None:
-        if self.is_up():
+        if node.becomes_well(state()):
             return
         with hold("starting the local cluster"):
             node.require_machine(state())

@@ -20,16 +20,32 @@ SOCKET_PATH = 107  # bytes; Source: unix(7)
 NODE = "/api/v1/nodes/node"
 DNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns"
 CONTROL_PLANE = ("kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet")
+_RECOVERY_S = 30.0
 
 
 def is_well(state: Path) -> bool:
     """Whether every daemon runs as this checkout would start it, the node is Ready and the cluster's DNS answers."""
-    if not config.commands(state, state).keys() <= processes.running(state).keys():
-        return False
-    if (state / "version").read_text() != version():
+    if not _is_running(state):
         return False
     api = Api(state / "pki")
     return api.is_ready() and is_node_ready(api.get(NODE), with_gpus=True) and is_available(api.get(DNS))
+
+
+def becomes_well(state: Path) -> bool:
+    """Whether it is well, or is again within half a minute: to start it anew takes everything in it away, and a busy
+    machine makes a node miss a heartbeat.
+    """
+    deadline = time.monotonic() + _RECOVERY_S
+    while not is_well(state):
+        if not _is_running(state) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def _is_running(state: Path) -> bool:
+    is_complete = config.commands(state, state).keys() <= processes.running(state).keys()
+    return is_complete and (state / "version").read_text() == version()
 
 
 def version() -> str:

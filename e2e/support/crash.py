@@ -5,6 +5,7 @@ between two writes is met. A proxy between operator and API server pulls the tri
 """
 
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -19,8 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from e2e.cluster.paths import REPO
-from e2e.support.installation import LEASE, NAMESPACE
-from e2e.support.site import RUNTIME_IMAGE, Site
+from e2e.support.installation import GATEWAY_SELECTOR, LEASE, NAMESPACE
+from e2e.support.site import GATEWAY_SERVICE, RUNTIME_IMAGE, Site
 
 QUIET = ("/leases", "/events")
 """Writes that are not about a service's state."""
@@ -65,6 +66,8 @@ class Crashing:
             "POD_NAMESPACE": NAMESPACE,
             "SLIPWAY_FETCHER_IMAGE": RUNTIME_IMAGE,
             "SLIPWAY_HTTP_PORT": "0",
+            "SLIPWAY_GATEWAY_SERVICE": GATEWAY_SERVICE,
+            "SLIPWAY_GATEWAY_SELECTOR": GATEWAY_SELECTOR,
             "SLIPWAY_LOG_FORMAT": "text",
         }
 
@@ -80,10 +83,15 @@ class Crashing:
 class Proxy(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, operator: Crashing, upstream: int) -> None:
+    def __init__(self, operator: Crashing, upstream: int, every: int) -> None:
         super().__init__(("127.0.0.1", 0), Relay)
         self.operator, self.upstream = operator, upstream
+        self._every, self._writes = every, itertools.count(1)
         self.open: set[socket.socket] = set()
+
+    def takes_a_life(self) -> bool:
+        """Of every so many writes, the last."""
+        return next(self._writes) % self._every == 0
 
 
 class Relay(BaseHTTPRequestHandler):
@@ -118,7 +126,8 @@ class Relay(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = relay
 
     def is_fatal(self, status: int) -> bool:
-        return self.command != "GET" and status < 300 and not any(quiet in self.path for quiet in QUIET)
+        is_write = self.command != "GET" and status < 300 and not any(quiet in self.path for quiet in QUIET)
+        return is_write and self.server.takes_a_life()
 
     def pass_on(self, answer: http.client.HTTPResponse) -> None:
         self.send_response_only(answer.status)
@@ -134,8 +143,9 @@ class Relay(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def crashing_operator(site: Site) -> Iterator[Crashing]:
-    with tempfile.TemporaryDirectory() as folder, _served(site, Path(folder)) as (operator, proxy):
+def crashing_operator(site: Site, every: int = 1) -> Iterator[Crashing]:
+    """`every`: it dies at every so-manieth write only."""
+    with tempfile.TemporaryDirectory() as folder, _served(site, Path(folder), every) as (operator, proxy):
         supervisor = threading.Thread(target=operator.supervise, args=(proxy.server_port,), daemon=True)
         supervisor.start()
         try:
@@ -150,9 +160,9 @@ def crashing_operator(site: Site) -> Iterator[Crashing]:
 
 
 @contextmanager
-def _served(site: Site, folder: Path) -> Iterator[tuple[Crashing, Proxy]]:
+def _served(site: Site, folder: Path, every: int) -> Iterator[tuple[Crashing, Proxy]]:
     operator = Crashing(site, folder)
-    with Proxy(operator, site.api.port) as proxy:
+    with Proxy(operator, site.api.port, every) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

@@ -12,13 +12,19 @@ from e2e.cluster import chart_values
 from e2e.cluster.paths import REPO
 from e2e.support.api import ApiError, Manifest
 from e2e.support.manifests import RESTRICTED
-from e2e.support.site import OPERATOR_TAG, RUNTIME_TAG, Site
+from e2e.support.site import GATEWAY_SERVICE, SYSTEM, TAGS, Site
 from e2e.support.team import is_ready, restarts
 from e2e.support.wait import until
 
-RELEASE, NAMESPACE = "slipway", "slipway-system"
+RELEASE, NAMESPACE = "slipway", SYSTEM
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:slipway-operator"
+GATEWAY_ACCOUNT = f"system:serviceaccount:{NAMESPACE}:slipway-gateway"
 DEPLOYMENT, LEASE = "slipway-operator", "slipway-operator"
+GATEWAYS = "slipway-gateway"
+"""The gateways' Deployment."""
+GATEWAY_SELECTOR = (
+    "app.kubernetes.io/name=slipway,app.kubernetes.io/instance=slipway,app.kubernetes.io/component=gateway"
+)
 LEASE_S = 15
 """The chart's default, which scenarios keep."""
 CRDS = ("inferenceservices", "servingruntimes", "clusterservingruntimes")
@@ -49,8 +55,12 @@ class Installation:
         """Installed, as this checkout has it, and working."""
         if self.description() != fingerprint() or not self.is_well():
             self.upgrade()
-        until("the operator's pods are ready", self.is_well, within_s=90, seen=self.pods)
+        until("the operator and the gateways are ready", self.is_well, within_s=90, seen=self.seen)
         until("one of them leads", lambda: self.leader() in [name(pod) for pod in self.pods()], within_s=60)
+
+    def seen(self) -> list[str]:
+        """Every pod of Slipway's own, and whether it is ready."""
+        return [f"{name(pod)} {'ready' if is_ready(pod) else 'not ready'}" for pod in self.pods() + self.gateways()]
 
     def description(self) -> str:
         done = self.site.try_helm("status", RELEASE, "--namespace", NAMESPACE, "--output", "json")
@@ -72,7 +82,10 @@ class Installation:
 
     def pods(self) -> list[Manifest]:
         """Those that are not on their way out."""
-        found = self.site.api.items("pods", NAMESPACE, "app.kubernetes.io/component=operator")
+        return self._pods_of("operator")
+
+    def _pods_of(self, component: str) -> list[Manifest]:
+        found = self.site.api.items("pods", NAMESPACE, f"app.kubernetes.io/component={component}")
         return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
 
     def lives(self) -> dict[str, int]:
@@ -80,10 +93,17 @@ class Installation:
         return {pod["metadata"]["uid"]: restarts(pod) for pod in self.pods()}
 
     def is_well(self) -> bool:
-        deployment = self.site.api.get("deployments", NAMESPACE, DEPLOYMENT)
+        """All that was asked for is there and ready, operators and gateways."""
+        return self._is_complete(DEPLOYMENT, self.pods()) and self.has_all_gateways()
+
+    def has_all_gateways(self) -> bool:
+        return self._is_complete(GATEWAYS, self.gateways())
+
+    def _is_complete(self, deployment_name: str, pods: Sequence[Manifest]) -> bool:
+        deployment = self.site.api.get("deployments", NAMESPACE, deployment_name)
         if not deployment:
             return False
-        pods, wanted = self.pods(), deployment["spec"]["replicas"]
+        wanted = deployment["spec"]["replicas"]
         status = deployment.get("status", {})
         is_current = status.get("observedGeneration") == deployment["metadata"]["generation"]
         is_rolled_out = status.get("updatedReplicas", 0) == wanted == status.get("replicas", 0)
@@ -111,6 +131,26 @@ class Installation:
             seen=lambda: [name(pod) for pod in self.pods()],
         )
 
+    # The gateways
+
+    def gateways(self) -> list[Manifest]:
+        """Those that are not on their way out."""
+        return self._pods_of("gateway")
+
+    def gateway_address(self) -> str:
+        """Where every service is reached, from a machine that can reach the cluster's addresses."""
+        service = self.site.api.get("services", NAMESPACE, GATEWAY_SERVICE)
+        assert service, f"there is no Service {GATEWAY_SERVICE}"
+        return str(service["spec"]["clusterIP"])
+
+    def gateway_text(self, pod_name: str, path: str) -> str:
+        """What a gateway's agent answers on its own port."""
+        return self.site.api.text(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod_name}:8082/proxy/{path}")
+
+    def gateway_log(self, pod_name: str, container: str, since_s: int = 600) -> str:
+        query = f"container={container}&sinceSeconds={since_s}"
+        return self.site.api.text(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod_name}/log?{query}")
+
     def kill(self, pod_name: str) -> None:
         """Take the pod's process away, as a node's failure does."""
         where = ("--namespace", NAMESPACE, "--force", "--grace-period=0", "--wait=false")
@@ -135,7 +175,7 @@ def name(pod: Manifest) -> str:
 
 def fingerprint() -> str:
     """Of the chart and the images: what makes an installation that is already there still the right one."""
-    total = hashlib.sha256(f"{OPERATOR_TAG} {RUNTIME_TAG}".encode())
+    total = hashlib.sha256(" ".join(TAGS).encode())
     for file in sorted(path for path in CHART.rglob("*") if path.is_file()):
         total.update(file.relative_to(CHART).as_posix().encode() + file.read_bytes())
     return f"slipway e2e {total.hexdigest()[:12]}"
@@ -156,6 +196,24 @@ def processes(pod: Manifest) -> list[int]:
         if is_inside and not program.endswith(b"/pause"):
             found.append(int(entry.name))
     return found
+
+
+def agent_processes(gateway: Manifest) -> list[int]:
+    """Of Slipway's agent in a gateway's pod, not of Envoy (local cluster only)."""
+    found = [pid for pid in processes(gateway) if b"slipway-gateway" in _program(pid)]
+    assert found, f"no agent runs in {name(gateway)}"
+    return found
+
+
+def _program(pid: int) -> bytes:
+    """With the script that an interpreter runs."""
+    return b" ".join(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:2])
+
+
+def age_s(pid: int) -> float:
+    """How long a process of this machine has run. Source: proc(5), stat and uptime."""
+    started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text().split()[0]) - started
 
 
 def send(pids: Sequence[int], what: signal.Signals) -> None:

@@ -9,6 +9,8 @@ GROUP = "slipway.dev/v1alpha1"
 LABEL_SERVICE, LABEL_REVISION = "slipway.dev/inferenceservice", "slipway.dev/revision"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+GPU, GPUS = "nvidia.com/gpu", 2
+"""What the fixture `gpus` gives to the cluster."""
 SAMPLE_SIZE = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
 """What a sample model needs. Small requests: a scenario may start a dozen of them on two cores."""
 
@@ -22,6 +24,21 @@ def service(name: str = "hello", uri: str = "sample://hello", *, replicas: int =
         "metadata": {"name": name},
         "spec": {"predictor": {"model": chosen}, "scaling": {"minReplicas": replicas}},
     }
+
+
+def variant(name: str, uri: str = "sample://hello-v2", weight: str = "0%", **more: Any) -> Manifest:
+    """One of spec.traffic.variants; `more` adds `match` or `minReplicas`."""
+    model = {"modelFormat": {"name": "torchscript"}, "storageUri": uri, "resources": SAMPLE_SIZE}
+    return {"name": name, "weight": weight, "model": model} | more
+
+
+def with_spec(manifest: Manifest, **fields: Any) -> Manifest:
+    """The same service with more of its spec, such as `traffic` and `access`."""
+    return manifest | {"spec": manifest["spec"] | fields}
+
+
+def secret(name: str, **values: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
 
 
 def fetching_runtime(name: str = "fetching") -> Manifest:

@@ -2,14 +2,19 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from e2e.cluster import OPERATOR, RUNTIME, Cluster
-from e2e.support.api import Api, Manifest
+from e2e.cluster import ALL, GATEWAY, OPERATOR, RUNTIME, Cluster, choose
+from e2e.support.api import Api, Manifest, proxied
 
 RUNTIME_IMAGE = f"slipway/{RUNTIME.name}:{RUNTIME.tag}"
-OPERATOR_TAG, RUNTIME_TAG = OPERATOR.tag, RUNTIME.tag
+TAGS = (OPERATOR.tag, GATEWAY.tag, RUNTIME.tag)
+SYSTEM = "slipway-system"
+"""The namespace that Slipway itself is in."""
+GATEWAY_SERVICE = "slipway-gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,20 @@ class Site:
         """`kubectl apply`, as people do it."""
         where = ("--namespace", namespace) if namespace else ()
         return self.kubectl("apply", *where, "--filename", "-", stdin=documents(*manifests))
+
+
+@contextmanager
+def started() -> Iterator[Site]:
+    """A running cluster with the images of this checkout; one that was not there before is stopped again."""
+    provider = choose()
+    was_up = provider.is_up()
+    provider.up()
+    provider.load(ALL)
+    cluster = provider.cluster()
+    with proxied(cluster.kubectl, cluster.kubeconfig) as api:
+        yield Site(cluster, api)
+    if not was_up:
+        provider.down()
 
 
 def documents(*manifests: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from e2e.support.api import ApiError, Manifest, path
 from e2e.support.manifests import LABEL_REVISION, LABEL_SERVICE, RESTRICTED, client_pod
-from e2e.support.site import Site
+from e2e.support.site import GATEWAY_SERVICE, SYSTEM, Site
 from e2e.support.traffic import Traffic, traffic
 from e2e.support.wait import until
 
@@ -102,6 +102,19 @@ class Team:
 
         return until(f"{self.name}/{service} is settled", probe, within_s=within_s, seen=lambda: self.digest(service))
 
+    def wait_shares(self, service: str, shares: dict[str, int], within_s: float = READY_S) -> dict[str, str]:
+        """Once the gateways serve these weights, by variant, "" being stable: the revision of each."""
+
+        def probe() -> dict[str, str] | None:
+            targets = self.status(service).get("routing", {}).get("targets", [])
+            weights = {target.get("variant", ""): target["weight"] for target in targets if target["weight"]}
+            is_served = self.condition(service, "RoutesReady").get("status") == "True"
+            wanted = {name: weight for name, weight in shares.items() if weight}
+            return revisions(targets) if weights == wanted and is_served else None
+
+        what = f"{self.name}/{service} is shared out as {shares}"
+        return until(what, probe, within_s=within_s, seen=lambda: self.digest(service))
+
     def wait_gone(self, service: str, within_s: float = 60) -> None:
         until(
             f"{self.name}/{service} and its children are gone",
@@ -119,20 +132,35 @@ class Team:
 
     # Asking for predictions
 
-    def predict(self, service: str, x: tuple[float, ...] = (1, 2, 3, 4)) -> list[float]:
-        """One request, by way of the API server's proxy to the service: works from outside of any cluster."""
-        tensor = {"name": "x", "shape": [1, len(x)], "datatype": "FP32", "data": list(x)}
-        where = f"/api/v1/namespaces/{self.name}/services/http:{service}:http/proxy/v2/models/{service}/infer"
-        answer = self.site.api.call("POST", where, {"inputs": [tensor]})
-        y: list[float] = answer["outputs"][0]["data"]
-        return y
+    def path_of(self, service: str) -> str:
+        """The gateway's path for a service, by way of the API server's proxy: works from outside of any cluster."""
+        gateway = f"/api/v1/namespaces/{SYSTEM}/services/http:{GATEWAY_SERVICE}:http/proxy"
+        return f"{gateway}/{self.name}/{service}"
 
-    def answers(self, service: str, offset: int) -> bool:
-        """Whether the address leads to sample `hello` (offset 1) or `hello-v2` (101)."""
+    def predict(self, service: str, x: tuple[float, ...] = (1, 2, 3, 4)) -> list[float]:
+        """One request through the gateway."""
+        return self._ask(f"{self.path_of(service)}/v2/models/{service}/infer", x)
+
+    def answers(self, service: str, offset: int, at: str = "") -> bool:
+        """Whether the address leads to sample `hello` (offset 1) or `hello-v2` (101); `at` another of its names."""
+        return self._answers(f"{self.path_of(at or service)}/v2/models/{service}/infer", offset)
+
+    def pod_answers(self, service: str, offset: int) -> bool:
+        """The same for one of the service's pods, past every gateway."""
+        pods = [pod["metadata"]["name"] for pod in self.pods(service) if is_ready(pod)]
+        proxy = f"/api/v1/namespaces/{self.name}/pods/{pods[0]}:8080/proxy" if pods else ""
+        return bool(pods) and self._answers(f"{proxy}/v2/models/{service}/infer", offset)
+
+    def _answers(self, where: str, offset: int) -> bool:
         try:
-            return self.predict(service) == [2 * x + offset for x in (1, 2, 3, 4)]
+            return self._ask(where, (1, 2, 3, 4)) == [2 * x + offset for x in (1, 2, 3, 4)]
         except ApiError:
             return False
+
+    def _ask(self, where: str, x: tuple[float, ...]) -> list[float]:
+        tensor = {"name": "x", "shape": [1, len(x)], "datatype": "FP32", "data": list(x)}
+        y: list[float] = self.site.api.call("POST", where, {"inputs": [tensor]})["outputs"][0]["data"]
+        return y
 
     def start_client(self, name: str = "client") -> None:
         """A pod for `run_inside` and `traffic`."""
@@ -144,9 +172,15 @@ class Team:
         return self.kubectl("exec", "client", "--", "python", "-c", script, *argv)
 
     @contextmanager
-    def traffic(self, service: str, rate: float = 50) -> Iterator[Traffic]:
-        with traffic(self.site, self.name, f"{service}.{self.name}", rate=rate) as flow:
+    def traffic(self, service: str, rate: float = 50, **more: Any) -> Iterator[Traffic]:
+        """Users of a service; `more` as the client's: `through`, `kinds`, `limit_s`."""
+        with traffic(self.site, self.name, f"{service}.{self.name}", rate=rate, **more) as flow:
             yield flow
+
+
+def revisions(targets: list[Manifest]) -> dict[str, str]:
+    """Variant, "" being stable -> its revision."""
+    return {target.get("variant", ""): target["revision"] for target in targets}
 
 
 def condition(live: Manifest, kind: str) -> Manifest:
@@ -161,6 +195,7 @@ def is_settled(live: Manifest) -> bool:
         condition(live, "Ready").get("status") == "True"
         and condition(live, "PredictorReady").get("status") == "True"
         and condition(live, "ModelLoaded").get("status") == "True"
+        and condition(live, "RoutesReady").get("status") == "True"
         and not status.get("candidate")
         and not any(c["type"] in ("Reconciling", "Stalled") for c in status["conditions"])
         and status.get("rollout", {}).get("phase") == "Healthy"

@@ -16,6 +16,24 @@ from slipway.api.v1alpha1 import ClusterServingRuntime, InferenceService, Resour
 
 DROPPED = {"title", "examples", "deprecated", "readOnly", "writeOnly", "propertyNames", "$defs"}
 SIZE_MAX = 100_000
+MAP_TYPE = "x-kubernetes-map-type"
+OPAQUE = "x-kubernetes-preserve-unknown-fields"
+FLAGS = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
+BOUNDS = {
+    "default",
+    *FLAGS,
+    "format",
+    "maximum",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "minimum",
+    "minItems",
+    "minLength",
+    "pattern",
+    "x-kubernetes-validations",
+}
+"""What only a user's words need. `status` comes from the models themselves, and who reads it checks it by them."""
 
 
 def structural(node: dict[str, Any], defs: dict[str, Any], path: str = "") -> dict[str, Any]:
@@ -40,20 +58,56 @@ def structural(node: dict[str, Any], defs: dict[str, Any], path: str = "") -> di
         elif key in ("items", "additionalProperties") and isinstance(value, dict):
             out[key] = structural(value, defs, f"{path}[]")
         elif key not in DROPPED and not (key == "default" and value is None):
-            out[key] = value
+            out[key] = _without_nulls(value)
     if out.get("type") == "integer":
         out.setdefault("format", "int64")
-    return out
+    return _with_flags(out)
+
+
+def _with_flags(node: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI 3.0, which CRDs are written in, has a limit and says beside it whether it is excluded."""
+    for flag, limit in FLAGS.items():
+        if flag in node:
+            node |= {limit: node[flag], flag: True}
+    return node
+
+
+def _without_nulls(value: Any) -> Any:
+    """Absent, not null: a null is no valid value of an optional field."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def shorten_defaults(node: dict[str, Any]) -> None:
-    """Default a nested object to `{}`: the API server then fills in its fields' own defaults, in one place only."""
+    """Leave out of a nested object's default what its fields' own defaults say: the API server fills those in."""
     for child in node.get("properties", {}).values():
+        fields, default = child.get("properties"), child.get("default")
+        if fields is not None and isinstance(default, dict):
+            own = {name: field.get("default") for name, field in fields.items()}
+            child["default"] = {name: value for name, value in default.items() if value != own.get(name)}
         shorten_defaults(child)
-        if child.get("type") == "object" and isinstance(child.get("default"), dict):
-            child["default"] = {}
     if "items" in node:
         shorten_defaults(node["items"])
+
+
+def lean(node: dict[str, Any]) -> dict[str, Any]:
+    """A schema that says what a field is, not what it may be; of what is kept as it comes, only its type.
+
+    A list of no type is atomic, as one that says so; a map has to say so. What is kept as it comes is one value: of a
+    map that is merged by key, an apply that takes the last key away leaves null.
+    """
+    if node.get(OPAQUE):
+        kept = {key: value for key, value in node.items() if key in ("type", "description", OPAQUE)}
+        return kept | {MAP_TYPE: "atomic"}
+    out = {
+        key: value
+        for key, value in node.items()
+        if value == "date-time" or key == MAP_TYPE or (key not in BOUNDS and value != "atomic")
+    }
+    if "properties" in out:
+        out["properties"] = {name: lean(child) for name, child in out["properties"].items()}
+    return out | {key: lean(out[key]) for key in ("items", "additionalProperties") if isinstance(out.get(key), dict)}
 
 
 def openapi(model: type[Resource]) -> dict[str, Any]:
@@ -63,6 +117,8 @@ def openapi(model: type[Resource]) -> dict[str, Any]:
     root["properties"]["kind"] = {"type": "string"}
     root["properties"]["metadata"] = {"type": "object"}
     shorten_defaults(root)
+    if "status" in root["properties"]:
+        root["properties"]["status"] = lean(root["properties"]["status"])
     return root
 
 
@@ -117,6 +173,8 @@ def all_crds() -> list[dict[str, Any]]:
         column("URL", ".status.url"),
         column("Stable", ".status.stable"),
         column("Candidate", ".status.candidate"),
+        column("Release", ".status.release"),
+        column("Replicas", '.status.scaling[?(@.variant=="")].desired', "integer", wide=True),
         column("Model", ".spec.predictor.model.storageUri", wide=True),
         column("Message", ready("message"), wide=True),
         column("Age", ".metadata.creationTimestamp", "date"),
@@ -140,6 +198,13 @@ def all_crds() -> list[dict[str, Any]]:
     ]
 
 
+class _Literal(yaml.SafeDumper):
+    """Writes what two fields share twice: an anchor is for people to puzzle over, and some tools refuse it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def render() -> dict[str, str]:
     """File name -> YAML of every CRD.
 
@@ -149,7 +214,10 @@ def render() -> dict[str, str]:
     texts = {}
     for manifest in all_crds():
         text = "# Generated by python -m slipway.crdgen; edit operator/slipway/api instead.\n"
-        text += yaml.safe_dump(manifest, sort_keys=False, width=110, allow_unicode=True)
+        # A leaf on one line: of one field per line, two fifths would be indentation.
+        text += yaml.dump(
+            manifest, Dumper=_Literal, sort_keys=False, width=140, allow_unicode=True, default_flow_style=None
+        )
         if len(text) > SIZE_MAX:
             raise ValueError(f"{manifest['metadata']['name']}: {len(text)} bytes, must stay below {SIZE_MAX}")
         texts[f"{manifest['spec']['names']['plural']}.yaml"] = text

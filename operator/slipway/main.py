@@ -21,28 +21,43 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
 import prometheus_client
 import uvloop
 
+from slipway.api.manifest import Key
 from slipway.control import log as logs
 from slipway.control.cache import Cache
 from slipway.control.events import Events
+from slipway.control.judging import Judging
 from slipway.control.metrics import Metrics
 from slipway.control.reconcile import Reconciler
+from slipway.control.scaling import Scaler, Sources
+from slipway.control.trials import Comparisons, Trials
 from slipway.control.worker import Workers
 from slipway.control.workqueue import Lane, WorkQueue
-from slipway.decide.types import Config
+from slipway.decide.hosts import Domains
+from slipway.decide.types import Config, Entrance
 from slipway.edge import handlers, probes
+from slipway.edge.conflicts import Conflicts
+from slipway.edge.gateways import Asker, GatewayWatch, Place
+from slipway.edge.pods import PodAsker
 from slipway.edge.scope import Scope
 from slipway.edge.streams import Streams
 from slipway.edge.sweep import Sweep, prime
+from slipway.edge.wakes import WakeWatch
 from slipway.kube.auth import Server
 from slipway.kube.client import KubeClient
 from slipway.kube.fence import Fence
 from slipway.kube.lease import Candidacy, Elector, LeaseLostError
+from slipway.signals.gateways import Gateways
+from slipway.signals.pods import PodLoads
+from slipway.signals.prometheus import Place as PrometheusPlace
+from slipway.signals.prometheus import Prometheus, nobody
+from slipway.signals.readings import Readings
 
 log = logging.getLogger("slipway")
 
@@ -53,6 +68,8 @@ _NEWS_END_S = 5.0
 _FLUSH_S = 2.0
 _LAST_RESORT_S = 25.0
 """From the end of the first part to the end of the process, whatever the others do."""
+_MANY = 50
+"""Services that news of gateways may concern at once without waiting behind what people ask for."""
 _T = TypeVar("_T")
 
 
@@ -61,6 +78,10 @@ class Settings:
     """All of it from the environment, which the chart sets."""
 
     fetcher_image: str
+    entrance: Entrance
+    gateways: Place
+    gateway_silent_s: float
+    prometheus: PrometheusPlace | None
     candidacy: Candidacy
     scope: Scope
     workers: int
@@ -80,8 +101,23 @@ class Settings:
             except (ValueError, KeyError) as error:
                 raise ValueError(f"{name} is {text!r}, which is not a valid value") from error
 
+        gateways = Place(
+            namespace=env.get("SLIPWAY_GATEWAY_NAMESPACE") or env.get("POD_NAMESPACE", "slipway-system"),
+            service=env.get("SLIPWAY_GATEWAY_SERVICE", "slipway-gateway"),
+            selector=env.get("SLIPWAY_GATEWAY_SELECTOR", "app.kubernetes.io/component=gateway"),
+            report_port=read("SLIPWAY_GATEWAY_REPORT_PORT", "8082", _count),
+        )
+        domains = Domains(env.get("SLIPWAY_CLUSTER_DOMAIN", "cluster.local"), env.get("SLIPWAY_GATEWAY_DOMAIN", ""))
         return cls(
             fetcher_image=env.get("SLIPWAY_FETCHER_IMAGE", ""),
+            entrance=Entrance(
+                address=f"{gateways.service}.{gateways.namespace}.svc.{domains.cluster}",
+                domains=domains,
+                tls=read("SLIPWAY_GATEWAY_TLS", "false", _FLAG.__getitem__),
+            ),
+            gateways=gateways,
+            gateway_silent_s=read("SLIPWAY_GATEWAY_SILENT_S", "10", _seconds),
+            prometheus=read("SLIPWAY_PROMETHEUS_URL", "", partial(_prometheus, env.get("SLIPWAY_PROMETHEUS_DIR", ""))),
             candidacy=Candidacy(
                 namespace=env.get("POD_NAMESPACE", "slipway-system"),
                 name=env.get("SLIPWAY_LEASE_NAME", "slipway-operator"),
@@ -90,7 +126,7 @@ class Settings:
             ),
             scope=Scope(
                 namespaces=tuple(filter(None, map(str.strip, env.get("SLIPWAY_WATCH_NAMESPACES", "").split(",")))),
-                cluster_runtimes=read("SLIPWAY_CLUSTER_RUNTIMES", "true", {"true": True, "false": False}.__getitem__),
+                cluster_runtimes=read("SLIPWAY_CLUSTER_RUNTIMES", "true", _FLAG.__getitem__),
             ),
             workers=read("SLIPWAY_WORKERS", "24", _count),
             http_port=read("SLIPWAY_HTTP_PORT", "8080", int),
@@ -98,6 +134,9 @@ class Settings:
             log_level=read("SLIPWAY_LOG_LEVEL", "info", logs.level),
             resync_s=read("SLIPWAY_RESYNC_S", "600", _seconds),
         )
+
+
+_FLAG = {"true": True, "false": False}
 
 
 def _count(text: str) -> int:
@@ -112,6 +151,10 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _prometheus(folder: str, url: str) -> PrometheusPlace | None:
+    return PrometheusPlace.parse(url, folder) if url else None
+
+
 def _identity(env: Mapping[str, str]) -> str:
     """In a cluster the pod's name alone: the kubelet starts a container only once the one before it is dead, so a
     restarted operator takes its own Lease back at once. Anywhere else names prove nothing.
@@ -124,12 +167,21 @@ def _identity(env: Mapping[str, str]) -> str:
 class Operator:
     """All parts of one process, wired."""
 
-    def __init__(self, settings: Settings, server: Server, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        server: Server,
+        session: aiohttp.ClientSession,
+        plain: aiohttp.ClientSession,
+        pods: aiohttp.ClientSession,
+    ) -> None:
+        """`session` has the credentials for the API server, `plain` and `pods` have none; `pods` is for tenants'."""
         self._settings = settings
         self.metrics = Metrics()
         self._cache = Cache()
         self._queue = WorkQueue(observer=self.metrics)
         self.metrics.watch_queue(self._queue)
+        self.metrics.releases.watch(self._cache)
         self.health = probes.Health(self._queue)
         fence = Fence(grace_s=settings.candidacy.grace_s)
         unfenced = KubeClient(session, server.url, observer=self.metrics.called)
@@ -141,8 +193,38 @@ class Operator:
             instance=settings.candidacy.identity,
             dropped=self.metrics.events_dropped.inc,
         )
+        self._gateways = Gateways(
+            Asker(plain, settings.gateways.report_port),
+            self._hear_of,
+            silent_s=settings.gateway_silent_s,
+            observe=self.metrics.polled,
+        )
+        self.metrics.watch_gateways(self._gateways)
+        self._gateway_watch = GatewayWatch(self._kube, unfenced, settings.gateways, self._gateways)
+        prometheus = settings.prometheus and Prometheus(plain, settings.prometheus)
+        self._readings = Readings(prometheus or nobody, observe=self.metrics.asked)
+        self._pods = PodLoads(PodAsker(pods), observe=self.metrics.scaling.polled)
+        self._conflicts = Conflicts(unfenced, settings.scope)
+        self._scaler = Scaler(
+            cache=self._cache,
+            sources=Sources(self._gateways, self._pods, self._readings, self._conflicts.of),
+            add=self._queue.add,
+            observer=self.metrics.scaling,
+        )
+        self.metrics.scaling.watch(self._scaler.arms)
+        self._wakes = WakeWatch(
+            plain, settings.gateways.report_port, self._gateways.pods, self._gateways.hold, self._scaler.wake
+        )
         reconcile = Reconciler(
-            kube=self._kube, cache=self._cache, events=self._events, config=Config(settings.fetcher_image)
+            kube=self._kube,
+            cache=self._cache,
+            events=self._events,
+            signals=self._gateways,
+            comparisons=Comparisons(
+                Judging(self._gateways, self._readings, self.metrics.releases), Trials(self._gateways, self._readings)
+            ),
+            config=Config(settings.fetcher_image, settings.entrance),
+            scaling=self._scaler,
         )
         self._workers = Workers(self._queue, self._cache, reconcile, self.metrics)
         self._streams = Streams(unfenced, settings.scope, self._cache, self._queue, self.metrics)
@@ -187,6 +269,12 @@ class Operator:
                 news = [
                     start("watches of what people write", self._watch(stop)),
                     start("watches of what Slipway makes", self._streams.run(self._sweep.compare)),
+                    start("watch of the gateways", self._gateway_watch.run()),
+                    start("questions to Prometheus", self._readings.run()),
+                    start("questions to pods", self._pods.run()),
+                    start("other autoscalers", self._conflicts.run()),
+                    start("wakes", self._wakes.run()),
+                    start("scaling", self._scaler.run()),
                     start("sweep", self._sweep.run(self._settings.resync_s)),
                 ]
                 work = start("workers", self._workers.run(self._settings.workers))
@@ -200,6 +288,12 @@ class Operator:
     async def _look(self) -> None:
         await self._streams.begin()
         await prime(self._kube, self._settings.scope, self._cache)
+        await self._gateway_watch.prime()
+
+    def _hear_of(self, keys: set[Key]) -> None:
+        """News of gateways; what concerns everybody must not delay what somebody waits for."""
+        for key in keys:
+            self._queue.add(key, Lane.NEWS if len(keys) <= _MANY else Lane.BACKGROUND)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         chosen = handlers.settings()
@@ -258,8 +352,13 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     take_signals(stop)
     server = await Server.load()
-    async with server.session() as session:
-        operator = Operator(settings, server, session)
+    async with (
+        server.session() as session,
+        aiohttp.ClientSession() as plain,
+        # What tenants send is not unpacked, and what they would have remembered is not.
+        aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as pods,
+    ):
+        operator = Operator(settings, server, session, plain, pods)
         async with probes.serve(operator.health, operator.metrics, settings.http_port):
             return await operator.run(stop)
 

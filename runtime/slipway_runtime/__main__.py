@@ -38,6 +38,10 @@ def _do(command: Command) -> None:
             from slipway_runtime.user_bench import bench  # noqa: PLC0415
 
             bench(command)
+        case _ if command.settings.workers > 1:
+            from slipway_runtime.workers.supervisor import supervise  # noqa: PLC0415
+
+            uvloop.run(supervise(command.settings))
         case _:
             from slipway_runtime.server import serve  # noqa: PLC0415
 

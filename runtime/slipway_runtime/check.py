@@ -110,7 +110,7 @@ def _describe(result: Report, name: str, opened: Trial, plan: Plan, threads: int
     model, artifact = opened.model, opened.model.artifact
     metadata, own = model.metadata, model.options
     device = "GPU" if opened.gpu_bytes else "CPU"
-    dtype = own.dtype or "as in the file"
+    options = (own.dtype or "as in the file", "on" if own.compile else "off", own.quantization, own.shards)
     size_bytes = artifact.path.stat().st_size if artifact.path.is_file() else 0
     result.facts |= {
         "model": f"{name}, version {artifact.version}",
@@ -119,7 +119,7 @@ def _describe(result: Report, name: str, opened: Trial, plan: Plan, threads: int
         "outputs": _signature(metadata.outputs),
         "batches": _batches(model),
         "runs on": f"{device}, {_many(threads, 'thread')}, {_many(len(model.runners), 'instance')}",
-        "options": f"dtype {dtype}; compile {'on' if own.compile else 'off'}; quantization {own.quantization}",
+        "options": "dtype {}; compile {}; quantization {}; shards {}".format(*options),
         "queue": f"{plan.policy.max_queue} requests may wait, each {plan.policy.timeout_s:g} s at most",
         "ignored": ", ".join(metadata.ignored),
         "loaded": f"in {opened.load_s:.2f} s, after {opened.engine_s:.1f} s for what runs it",
@@ -141,6 +141,7 @@ def _describe(result: Report, name: str, opened: Trial, plan: Plan, threads: int
         "compile": own.compile,
         "buckets": own.buckets,
         "quantization": own.quantization,
+        "shards": own.shards,
         "ignored": metadata.ignored,
         "load_s": round(opened.load_s, 3),
         "engine_s": round(opened.engine_s, 3),

@@ -6,6 +6,18 @@ import logging
 import sys
 
 
+class _Worker(logging.Filter):
+    """Says which of several processes a line is of."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.f = {"worker": self._number, **getattr(record, "f", {})}
+        return True
+
+
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
@@ -27,8 +39,11 @@ class _Text(logging.Formatter):
         return super().format(record) + fields
 
 
-def configure(level: str, form: str) -> None:
+def configure(level: str, form: str, worker: int | None = None) -> None:
+    """`worker`: its number, where there are several."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    if worker is not None:
+        handler.addFilter(_Worker(worker))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)

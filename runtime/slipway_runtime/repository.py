@@ -10,22 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slipway_runtime.cpus import cpu_limit
-from slipway_runtime.engine.batcher import Policy
 from slipway_runtime.engine.cache import Cache
 from slipway_runtime.engine.endpoint import Options
 from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.job import Runner
+from slipway_runtime.engine.policy import Policy
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.errors import BadModel, MissingModel
 from slipway_runtime.models import artifacts
 from slipway_runtime.models.artifacts import Artifact
-from slipway_runtime.models.config import ModelConfig
+from slipway_runtime.models.config import DynamicBatching, ModelConfig
 from slipway_runtime.models.config_reader import config_of
 from slipway_runtime.models.config_writer import to_triton_json
 from slipway_runtime.models.load import LoadOptions, load
-from slipway_runtime.service import LoadedVersion
 from slipway_runtime.settings import Settings
 from slipway_runtime.tensors import Metadata
+from slipway_runtime.versions import LoadedVersion
 
 log = logging.getLogger("slipway.repository")
 _ANY_NUMBER = 1 << 30
@@ -69,13 +69,19 @@ class ModelFiles:
             raise
         return loaded
 
-    def one(self) -> tuple[str, list[tuple[int, Artifact]]]:
-        """The name of the model of --model, and its versions that are served, ascending."""
+    def one(self, given: ModelConfig | None = None) -> tuple[str, list[tuple[int, Artifact]]]:
+        """The name of the model of --model, and its versions that are served, ascending.
+
+        `given` is taken for the config that lies there, except for the name.
+        """
         settings = self._settings
         first = artifacts.find(settings.model, settings.format)
         folder = first.folder
         is_folder = first.path.parent != folder or first.config != ModelConfig() or first.default_name == folder.name
-        chosen = artifacts.versions(folder, wanted=settings.format) if is_folder else [(first.version, first)]
+        if is_folder:
+            chosen = artifacts.versions(folder, wanted=settings.format, given=given)
+        else:
+            chosen = [(first.version, first if given is None else replace(first, config=given))]
         self._only = (settings.name or first.config.name or first.default_name, chosen)
         return self._only
 
@@ -83,10 +89,7 @@ class ModelFiles:
         settings, given = self._settings, None if config is None else _override(name, config)
         if not settings.model:
             return artifacts.versions(Path(settings.repository) / name, wanted=settings.format, given=given)
-        chosen = self.one()[1]
-        if given is None:
-            return chosen
-        return [(version, replace(artifact, config=given)) for version, artifact in chosen]
+        return self.one(given)[1]
 
     def _load(self, name: str, artifact: Artifact) -> LoadedVersion:
         settings, config = self._settings, artifact.config
@@ -106,7 +109,7 @@ class ModelFiles:
         return LoadedVersion(
             version=str(artifact.version),
             model=model,
-            options=lambda: plan.options(name, len(model.runners)),
+            options=lambda: plan.options(name),
             config=lambda: to_triton_json(model.config, model.metadata, name),
             labels={output: list(labels) for output, labels in config.labels.items()},
             close=model.close,
@@ -117,7 +120,8 @@ def load_options(settings: Settings) -> LoadOptions:
     return LoadOptions(
         device=settings.device,
         # One CPU is the server's own: with a thread of the model on each, they wait for one another.
-        threads=settings.threads or max(1, cpu_limit() - 1),
+        threads=settings.threads or max(1, cpu_limit() // settings.workers - 1),
+        own_cores=settings.workers == 1,
         allow_code=settings.allow_code,
         allowed_classes=settings.allowed_classes,
     )
@@ -133,11 +137,10 @@ class Plan:
     sequences: tuple[float, int] | None
     """Idle seconds and how many at most."""
 
-    def options(self, name: str, instances: int) -> Options:
+    def options(self, name: str) -> Options:
         """For one loaded version. Made on the event loop."""
-        jobs = self.policy.max_jobs // instances if self.policy.max_jobs < _ANY_NUMBER else _ANY_NUMBER
         return Options(
-            policy=replace(self.policy, max_jobs=max(1, jobs)),
+            policy=self.policy,
             default_level=self.default_level,
             cache=Cache(self.cache_bytes) if self.cache_bytes else None,
             sequences=Sequences(name, idle_s=self.sequences[0], most=self.sequences[1]) if self.sequences else None,
@@ -146,7 +149,7 @@ class Plan:
 
 def plan_of(name: str, config: ModelConfig, settings: Settings) -> Plan:
     """Raises BadModel for what a config may say and we do not do."""
-    batching, queue = config.dynamic_batching, None
+    batching, sequence, queue = config.dynamic_batching, config.sequence_batching, None
     if batching is not None:
         queue = batching.default_queue_policy
         if batching.priority_queue_policy:
@@ -160,12 +163,19 @@ def plan_of(name: str, config: ModelConfig, settings: Settings) -> Plan:
         max_queue=(queue.max_queue_size if queue else 0) or settings.max_queue,
         max_queue_bytes=settings.max_queue_bytes,
         timeout_s=min(limit_s, settings.timeout_s),
-        delay_s=batching.max_queue_delay_us / 1e6 if batching else settings.max_delay_s,
+        delay_s=_delay_s(config, settings),
         levels=max(1, batching.priority_levels if batching else 1),
         weights=settings.tenant_weights,
+        preferred=(batching or sequence or DynamicBatching()).preferred_batch_size,
+        own_timeouts=queue is None or queue.allow_timeout_override,
     )
     sequences = None
-    if (sequence := config.sequence_batching) is not None:
+    if sequence is not None:
+        if settings.workers > 1:
+            raise BadModel(
+                f"config of model '{name}': sequence_batching needs --workers 1, or requests of a sequence would come "
+                "to workers that do not know it"
+            )
         if sum(group.count for group in config.instances) > 1:
             raise BadModel(f"config of model '{name}': a model with sequence_batching can have one instance only")
         sequences = (sequence.max_sequence_idle_us / 1e6, sequence.max_candidate_sequences or _MOST_SEQUENCES)
@@ -175,6 +185,14 @@ def plan_of(name: str, config: ModelConfig, settings: Settings) -> Plan:
         cache_bytes=settings.cache_bytes if config.response_cache and not config.decoupled else 0,
         sequences=sequences,
     )
+
+
+def _delay_s(config: ModelConfig, settings: Settings) -> float:
+    """The word of a config that batches, also where it is 0; --max-delay for any other."""
+    if config.dynamic_batching is not None:
+        return config.dynamic_batching.max_queue_delay_us / 1e6
+    of_sequences = config.sequence_batching.max_queue_delay_us if config.sequence_batching else 0
+    return of_sequences / 1e6 or settings.max_delay_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +212,7 @@ def _ensemble(name: str, artifact: Artifact, plan: Plan) -> LoadedVersion:
     return LoadedVersion(
         version=str(artifact.version),
         model=_Composed(metadata),
-        options=lambda: replace(plan.options(name, 1), steps=steps),
+        options=lambda: replace(plan.options(name), steps=steps),
         config=lambda: to_triton_json(config, metadata, name),
         labels={output: list(labels) for output, labels in config.labels.items()},
         close=lambda: None,

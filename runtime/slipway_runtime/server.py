@@ -30,9 +30,13 @@ from slipway_runtime.protocol.shared_memory import SharedMemory
 from slipway_runtime.repository import ModelFiles
 from slipway_runtime.service import Service, ServiceOptions
 from slipway_runtime.settings import Settings
+from slipway_runtime.signals import wish
 from slipway_runtime.wire.grpc_calls import GrpcServer
 from slipway_runtime.wire.http1_messages import Handler
 from slipway_runtime.wire.http1_server import HttpServer, Limits
+from slipway_runtime.wire.inflating import Inflating
+from slipway_runtime.workers.crew import Crew
+from slipway_runtime.workers.together import Together
 
 if TYPE_CHECKING:
     from slipway_runtime.protocol.grpcio_server import GrpcServer as GrpcioServer
@@ -43,17 +47,16 @@ SWITCH_S = 0.0005
 SEND_S = 2.0  # for answers that are written but not yet with the client
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until told to stop.
+async def serve(settings: Settings, crew: Crew | None = None) -> None:
+    """Serve until told to stop. `crew`: the workers of which this is one.
 
     Raises:
         Failure: the server could not start, or had to cut requests off.
     """
-    server = Server(settings)
+    server = Server(settings, crew)
     stop = _signals()
     try:
-        await server.listen()
-        if not await _done_before(stop, server.load()):
+        if not await _done_before(stop, server.start()):
             log.info("stopped while loading: nobody was answered yet")
             return
         await stop.wait()
@@ -77,25 +80,27 @@ async def _done_before(stop: asyncio.Event, work: Coroutine[None, None, None]) -
 
 
 def _signals() -> asyncio.Event:
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, wish(stop.set, loop.time))
     return stop
 
 
 class Server:
     """Must be made inside a running event loop."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, crew: Crew | None = None) -> None:
+        self._settings, self._crew = settings, crew
         keep_large_blocks()
         # How long a thread that wants to run Python waits for one that does: the model's must not wait for 5 ms.
         sys.setswitchinterval(SWITCH_S)
         options = ServiceOptions(
             explicit=settings.model_control == "explicit", tracing=settings.tracing, log_format=settings.log_format
         )
-        self._service = Service(ModelFiles(settings), options)
+        files = ModelFiles(settings)
+        self._service = Service(files, options) if crew is None else Together(files, options, crew)
         self._memory = SharedMemory()
+        self._inflating = Inflating()
         self._tracer = _tracer() if settings.tracing else None
         self._own_grpc, self._grpcio = self._grpc_servers()
         self._http = HttpServer(
@@ -117,7 +122,7 @@ class Server:
             tenant_header=settings.tenant_header.lower().encode(),
             full_status=settings.full_status,
         )
-        handler: Handler = Routes(self._service, self._memory, options)
+        handler: Handler = Routes(self._service, self._memory, options, self._inflating)
         if settings.debug:
             handler = debugged(handler, self._counts)
         if self._tracer is not None:
@@ -127,6 +132,7 @@ class Server:
     def _counts(self) -> dict[str, Any]:
         """What this server has to do, for /debug/stats."""
         return {
+            "pid": os.getpid(),
             "state": self._service.state,
             "in_flight": self._service.in_flight,
             "connections": self._http.connection_count,
@@ -152,10 +158,26 @@ class Server:
             max_message_bytes=settings.max_body_bytes,
             max_held_bytes=settings.max_held_bytes,
             idle_timeout_s=settings.idle_timeout_s,
+            inflating=self._inflating,
         )
         return own, None
 
+    async def start(self) -> None:
+        """Listen and load. Who takes the place of a worker that died loads first: the others answer meanwhile."""
+        crew, service = self._crew, self._service
+        if isinstance(service, Together):
+            memory = self._memory
+            await service.connect({"register": memory.register, "unregister": memory.unregister})
+        if crew is None or not crew.place.is_again:
+            await self.listen()
+        await self.load()
+        if crew is not None and crew.place.is_again:
+            await self.listen()
+
     async def listen(self) -> None:
+        if (crew := self._crew) is not None:
+            self._http.share(crew.listeners, crew.is_turn, crew.connected)
+            return
         settings = self._settings
         ports = {"http_port": await self._listen("HTTP", settings.http_port)}
         if self._grpcio is None:
@@ -180,7 +202,10 @@ class Server:
         started_s = time.monotonic()
         await self._service.start()
         settle()
-        log.info("ready", extra={"f": {"load_s": round(time.monotonic() - started_s, 3)}})
+        if isinstance(self._service, Together):
+            await self._service.arrive()
+        message = "ready" if self._crew is None else "the worker is ready"
+        log.info(message, extra={"f": {"load_s": round(time.monotonic() - started_s, 3)}})
 
     async def drain(self) -> None:
         """Finish what there is and close.
@@ -196,9 +221,12 @@ class Server:
             self._own_grpc.drain()
         service.set_draining()
         log.info("draining", extra={"f": {"in_flight": service.in_flight}})
-        while time.monotonic() < ends_s and not self._is_quiet(began_s):  # noqa: ASYNC110 - no one event for all of it
+        looked_idle = False
+        while time.monotonic() < ends_s and not self._is_quiet(began_s):
+            looked_idle = self._end_idle_streams(began_s, looked_idle=looked_idle)
             await asyncio.sleep(POLL_S)
         if left := service.in_flight:
+            await self._close_models(SEND_S)  # what is not busy: a model may have something to save
             raise Failure(
                 f"stopped with {left} requests unfinished after {settings.drain_timeout_s:g} s (--drain-timeout)"
             )
@@ -226,11 +254,24 @@ class Server:
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
 
+    def _end_idle_streams(self, began_s: float, *, looked_idle: bool) -> bool:
+        """Those of gRPC that would hold up the end though nothing is asked for. Returns whether nothing is.
+
+        Not at the first look: the last answer may not have been written yet.
+        """
+        is_idle = not self._service.in_flight and self._is_past_idle(began_s)
+        if is_idle and looked_idle and self._own_grpc is not None:
+            self._own_grpc.end_idle_streams()
+        return is_idle
+
+    def _is_past_idle(self, began_s: float) -> bool:
+        quiet_s = time.monotonic() - max(began_s, self._service.load_now.last_asked_s)
+        return quiet_s >= self._settings.drain_idle_s
+
     def _is_quiet(self, began_s: float) -> bool:
-        service = self._service
-        quiet_s = time.monotonic() - max(began_s, service.load_now.last_asked_s)
-        busy = service.in_flight or self._http.is_busy() or (self._own_grpc is not None and self._own_grpc.is_busy())
-        return not busy and quiet_s >= self._settings.drain_idle_s
+        grpc_is_busy = self._own_grpc is not None and self._own_grpc.is_busy()
+        busy = self._service.in_flight or self._http.is_busy() or grpc_is_busy
+        return not busy and self._is_past_idle(began_s)
 
 
 def _tracer() -> Tracer:

@@ -13,16 +13,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from slipway_runtime.engine.endpoint import Ask, Done, Endpoint, Load, Loaded, Options
+from slipway_runtime.engine.endpoint import Ask, Done, Endpoint, Load
 from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.statistics import statistics
 from slipway_runtime.errors import Failure, Kind, RequestError, invalid
 from slipway_runtime.gpus import gpus
-from slipway_runtime.metrics import Exposition
+from slipway_runtime.metrics import Exposition, Family, text
+from slipway_runtime.share import Share
 from slipway_runtime.switches import LogSettings, TraceSettings
-from slipway_runtime.tensors import InferRequest, InferResponse, Metadata
+from slipway_runtime.tensors import InferRequest, InferResponse
+from slipway_runtime.versions import LoadedVersion, Source, Version
 
 log = logging.getLogger("slipway.service")
 T = TypeVar("T")
@@ -35,70 +37,6 @@ class State(StrEnum):
     READY = "ready"
     DRAINING = "draining"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedVersion:
-    """One version as it comes from disk. `close` gives back what loading took, after its runners are closed."""
-
-    version: str
-    model: Loaded
-    options: Callable[[], Options]
-    config: Callable[[], dict[str, Any]]
-    labels: Mapping[str, list[str]]
-    close: Callable[[], None]
-    needs: Sequence[str] = ()
-    """Models that an ensemble is made of: they are loaded with it."""
-
-
-class Source(Protocol):
-    """Where models come from. All may block: they are called on a thread of their own."""
-
-    def initial(self) -> list[str]:
-        """Those to be loaded at the start. Raises Failure."""
-
-    def names(self) -> list[str]:
-        """All that could be loaded."""
-
-    def load(self, name: str, config: str | None) -> list[LoadedVersion]:
-        """The versions that the model's policy wants, warmed up. `config` (JSON) is taken for the one on disk.
-
-        Raises:
-            Failure: with the sentence that says why not.
-        """
-
-
-@dataclass(eq=False, slots=True)
-class Version:
-    """What the protocols call an entry: an endpoint with what is told of it."""
-
-    endpoint: Endpoint
-    config: Callable[[], dict[str, Any]]
-    class_labels: Mapping[str, list[str]]
-    release: Callable[[], None]
-
-    @property
-    def name(self) -> str:
-        return self.endpoint.name
-
-    @property
-    def version(self) -> str:
-        return self.endpoint.version
-
-    @property
-    def metadata(self) -> Metadata:
-        return self.endpoint.metadata
-
-    @property
-    def decoupled(self) -> bool:
-        return self.endpoint.streams is not None
-
-    @property
-    def config_json(self) -> dict[str, Any]:
-        return self.config()
-
-    def labels(self, output: str) -> list[str] | None:
-        return self.class_labels.get(output)
 
 
 @dataclass(slots=True)
@@ -150,10 +88,11 @@ class Service:
         """
         failures: list[Failure] = []
         try:
-            self._wanted = await self._on_loader(self._source.initial)
-            for name in self._wanted:
+            self._wanted, configs = await self._initial()
+            for name in dict.fromkeys([*self._wanted, *configs]):
                 if name not in self._models or not self._models[name].versions:  # an ensemble has brought it along
-                    failures += await self._try_to_load(name)
+                    failed = await self._try_to_load(name, configs.get(name))
+                    failures += failed if name in self._wanted else []
         except Failure as failure:
             failures.append(failure)
         if failures and len(failures) >= len(self._wanted):
@@ -162,9 +101,13 @@ class Service:
         self._state = State.READY
         self.exposition.ready = self.is_ready()
 
-    async def _try_to_load(self, name: str) -> list[Failure]:
+    async def _initial(self) -> tuple[list[str], Mapping[str, str | None]]:
+        """What is wanted from the start; and configs that are given for models, also others. Raises Failure."""
+        return await self._on_loader(self._source.initial), {}
+
+    async def _try_to_load(self, name: str, config: str | None) -> list[Failure]:
         try:
-            await self._load(name, None)
+            await self._load(name, config)
         except Failure as failure:
             log.error("a model could not be loaded", extra={"f": {"model": name, "reason": str(failure)}})  # noqa: TRY400
             return [failure]
@@ -180,9 +123,10 @@ class Service:
 
     async def close(self) -> None:
         while self._ready or self._changes:
-            for entry in set(self._ready.values()):
-                await entry.endpoint.close()
+            entries = set(self._ready.values())
             self._ready.clear()
+            # Side by side: one that does not end is not to keep the others.
+            await asyncio.gather(*(entry.endpoint.close() for entry in entries))
             if self._changes:
                 await asyncio.wait(self._changes)
         self._loader.shutdown(wait=False, cancel_futures=True)
@@ -190,7 +134,7 @@ class Service:
     # --- the protocols' side
 
     def is_ready(self) -> bool:
-        return self.state is State.READY and all(self._models[name].versions for name in self._wanted)
+        return self.state is State.READY and self._has_all()
 
     def entry(self, name: str, version: str) -> Version:
         """The version asked for; "" is the latest.
@@ -198,8 +142,7 @@ class Service:
         Raises:
             RequestError: NOT_FOUND or UNAVAILABLE.
         """
-        found = self._ready.get((name, version))
-        if found is None:
+        if (found := self._ready.get((name, version))) is None:
             raise self._absent(name, version)
         return found
 
@@ -225,7 +168,10 @@ class Service:
         """For an ensemble."""
         return self.entry(step.model, step.version).endpoint.submit(request, done)
 
-    def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
+    async def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
+        return self.own_statistics(name, version)
+
+    def own_statistics(self, name: str, version: str) -> list[dict[str, Any]]:
         if name:
             found = [self.entry(name, version)] if version else [self.entry(name, v) for v in self.versions(name)]
             if not found:
@@ -253,7 +199,9 @@ class Service:
             RequestError: why it cannot be loaded.
         """
         self._check_control(f"load '{name}'")
-        config = parameters.get("config")
+        await self.load_here(name, parameters.get("config"))
+
+    async def load_here(self, name: str, config: str | None) -> None:
         if name not in await self._on_loader(self._source.names):
             raise invalid(f"failed to load '{name}', failed to poll from model repository: there is no such model")
         try:
@@ -264,25 +212,47 @@ class Service:
     async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
         """Take no more requests, finish what there is, give the memory back. Raises RequestError."""
         self._check_control(f"unload '{name}'")
+        await self.unload_here(name)
+
+    async def unload_here(self, name: str) -> None:
         if name not in self._models:
             raise invalid(f"failed to unload '{name}': there is no such model")
         await self._through(self._unload(name))
 
-    def metrics(self) -> bytes:
-        self.exposition.ready = self.is_ready()
-        return self.exposition.render([entry.endpoint for entry in self._all()], gpus())
+    async def everywhere(self, what: str, arguments: Sequence[Any], here: Callable[..., T]) -> T:
+        """Make a change, `here(*arguments)`, wherever this server answers: here only."""
+        return here(*arguments)
 
-    def load_report(self) -> dict[str, float]:
-        """For a load balancer that asks (ORCA): 0.5 = half of the instances have work, above 1 = requests wait."""
+    async def metrics(self) -> bytes:
+        return text(self.families())
+
+    def families(self) -> list[Family]:
+        self.exposition.ready = self.is_ready()
+        return self.exposition.families([entry.endpoint for entry in self._all()], gpus())
+
+    def share(self) -> Share:
+        """What there is to do: 0.5 = half of the instances have work, above 1 = requests wait."""
         endpoints = [entry.endpoint for entry in self._all()]
         waiting = sum(endpoint.waiting for endpoint in endpoints)
-        return {
-            "application_utilization": max((endpoint.utilization for endpoint in endpoints), default=0.0),
-            "named_metrics.queue_requests": float(waiting),
-            "named_metrics.running_requests": float(self.in_flight - waiting),
-        }
+        utilization = max((endpoint.utilization for endpoint in endpoints), default=0.0)
+        return Share(waiting, self.in_flight - waiting, utilization)
+
+    def load_report(self) -> dict[str, float]:
+        """For a load balancer that asks (ORCA)."""
+        return self.share().report()
 
     # --- ours
+
+    def _has_all(self) -> bool:
+        return all(self._models[name].versions for name in self._wanted)
+
+    def _holdings(self) -> tuple[list[str], dict[str, str]]:
+        """The models that are loaded, and why each other that was asked for is not."""
+        loaded = [name for name, model in self._models.items() if model.versions]
+        return loaded, {name: model.reason for name, model in self._models.items() if not model.versions}
+
+    def _set_gone(self, name: str, reason: str) -> None:
+        self._models[name] = _Model(state="UNAVAILABLE", reason=reason)
 
     def _check_control(self, what: str) -> None:
         if not self._explicit:

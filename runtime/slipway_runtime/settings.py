@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from slipway_runtime import __version__
 from slipway_runtime.errors import BadConfig
 from slipway_runtime.models.formats import FORMATS
 
@@ -37,6 +38,8 @@ class Settings:
     """One more port for /metrics; 0 = none. It is on the HTTP port in any case."""
     grpc_backend: str
     """"own", or "grpcio": grpc.aio on the same handlers."""
+    workers: int
+    """Processes that answer on the same ports, each with its own copy of every model."""
     concurrency: int
     """Requests with the model at once; 0 = as many as make a batch."""
     max_queue: int
@@ -70,7 +73,7 @@ class Settings:
     allowed_classes: tuple[str, ...]
     """Patterns of "module:Class" that weights may be loaded into."""
     threads: int
-    """CPU threads of one forward pass; 0 = the CPU limit of the container less one, which the server itself needs."""
+    """CPU threads of one forward pass; 0 = this worker's share of the container's CPU limit, less one for itself."""
     access_log: bool
     tracing: bool
     """OpenTelemetry spans, sent where the OTEL_* variables say."""
@@ -171,6 +174,7 @@ OPTIONS: dict[str, Option] = {
     "grpc_backend": Option(
         "--grpc-backend", "SLIPWAY_GRPC_BACKEND", "own", *_one_of("own", "grpcio"), "who speaks gRPC"
     ),
+    "workers": Option("--workers", "SLIPWAY_WORKERS", 1, *_whole(1, 64), "processes that serve on the same ports"),
     "concurrency": Option(
         "--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", 0, *_whole(0, 100_000), "requests with the model at once"
     ),
@@ -230,7 +234,11 @@ OPTIONS: dict[str, Option] = {
         "classes that weights may be loaded into",
     ),
     "threads": Option(
-        "--threads", "SLIPWAY_THREADS", 0, *_whole(0, 1024), "CPU threads; 0 = the container's limit less one"
+        "--threads",
+        "SLIPWAY_THREADS",
+        0,
+        *_whole(0, 1024),
+        "CPU threads; 0 = the container's limit, or a worker's share of it, less one",
     ),
     "access_log": Option(
         "--access-log", "SLIPWAY_ACCESS_LOG", False, _bool, "true or false", "a line for every request"
@@ -288,8 +296,12 @@ def read_command(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Co
     Raises:
         BadConfig: for anything unknown or out of range.
     """
-    given = vars(_parser().parse_args(list(argv)))
+    parsed, unknown = _parser().parse_known_args(list(argv))
+    given = vars(parsed)
     name: str = given["command"]
+    if unknown:
+        hint = "" if unknown[0].startswith("-") else "name a model by --model; "
+        raise BadConfig(f"unknown argument '{unknown[0]}'; {hint}'slipway-runtime {name} --help' lists what there is")
     if name == "serve":
         return Command(name, _checked(_settings(given, env, OPTIONS)))
     settings = _settings(given, env, OF_ONE_MODEL, {**_ASIDE, "model": given["MODEL"]})
@@ -309,28 +321,44 @@ def read_command(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Co
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="slipway-runtime", description="Serve PyTorch models by the Open Inference Protocol.")
+    about = "Serve PyTorch, ONNX and Python models by the Open Inference Protocol."
+    parser = Parser(prog="slipway-runtime", description=about)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    serve = commands.add_parser("serve", help="serve a model, or a folder of models")
+    serve = _subcommand(commands, "serve", "serve a model, or a folder of models", "[options]")
     for key, option in OPTIONS.items():
-        _add(serve, key, option, f"{option.env}, default: {option.default!r}")
-    check = commands.add_parser("check", help="load a model as serve would, ask it, say what is wrong")
-    bench = commands.add_parser("bench", help="measure which batch sizes and threads pay, print a config.json")
+        _add(serve, key, option)
+    about = "load a model as serve would, ask it, say what is wrong"
+    check = _subcommand(commands, "check", about, "[options] MODEL")
+    about = "measure which batch sizes and threads pay, print a config.json"
+    bench = _subcommand(commands, "bench", about, "[options] MODEL")
     for command in (check, bench):
         command.add_argument("MODEL", help="file, folder, or sample://NAME")
         for key in OF_ONE_MODEL:
             option = OPTIONS[key]
-            _add(command, key, option, f"{option.env}, default: {_ASIDE.get(key, option.default)!r}")
+            _add(command, key, replace(option, default=_ASIDE.get(key, option.default)))
         about = "an input that the model does not tell, as NAME:DATATYPE:4 or NAME:DATATYPE:3x224x224, without batch"
         command.add_argument("--input", action="append", metavar="INPUT", help=about)
         command.add_argument("--json", action="store_true", help="print JSON, for machines")
     for option in (_SECONDS, _MAX_BATCH, _COMPILE, _OUTPUT):
-        _add(bench, option.flag.strip("-").replace("-", "_"), option, f"default: {option.default!r}")
+        _add(bench, option.flag.strip("-").replace("-", "_"), option)
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, key: str, option: Option, more: str) -> None:
-    parser.add_argument(option.flag, dest=key, metavar=key.upper(), help=f"{option.help} [{more}]")
+def _subcommand(commands: Any, name: str, about: str, usage: str) -> argparse.ArgumentParser:
+    """With a usage of one line: thirty flags are told below it, each on its own."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about.capitalize() + ".", usage=f"slipway-runtime {name} {usage}"
+    )
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, key: str, option: Option) -> None:
+    default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+    told = [option.allowed, option.env, f"default: {default}" if default not in ("", ()) else ""]
+    parser.add_argument(
+        option.flag, dest=key, metavar=key.upper(), help=f"{option.help} [{'; '.join(filter(None, told))}]"
+    )
 
 
 def _settings(
@@ -349,7 +377,15 @@ def _checked(settings: Settings) -> Settings:
         raise BadConfig("no model is named; give --model PATH (or SLIPWAY_MODEL_PATH), or --repository PATH")
     if settings.model and settings.repository:
         raise BadConfig("--model and --repository are both given; name one model or one folder of models")
+    if settings.workers > 1:
+        _check_workers(settings)
     return settings
+
+
+def _check_workers(settings: Settings) -> None:
+    wrong = {"--device cuda": settings.device == "cuda", "--grpc-backend grpcio": settings.grpc_backend == "grpcio"}
+    if refused := [flag for flag, given in wrong.items() if given]:
+        raise BadConfig(f"{refused[0]} needs --workers 1, got --workers {settings.workers}")
 
 
 def _value(option: Option, given: str | None, env: Mapping[str, str]) -> Any:

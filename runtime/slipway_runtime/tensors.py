@@ -81,9 +81,10 @@ class Region:
 class InferRequest:
     """`outputs` None = all of them, each binary if `binary` says so. `id` None = not given, not echoed.
 
-    `priority` 0 = the model's default, 1 = highest. `timeout_s` is the client's own, from now. `parameters` are the
-    rest of the request's: sequence_id and the like, and what the model alone understands. `depth` = in how many
-    ensembles it is a step.
+    `priority` 0 = the model's default, 1 = highest. `timeout_s` is what the request says, which a model's config may
+    rule out; `patience_s` how long its client waits in any case; both from now. `parameters` are the rest of the
+    request's: sequence_id and the like, and what the model alone understands. `depth` = in how many ensembles it is
+    a step.
     """
 
     inputs: Sequence[Tensor]
@@ -92,6 +93,7 @@ class InferRequest:
     binary: bool = False
     priority: int = 0
     timeout_s: float | None = None
+    patience_s: float | None = None
     tenant: str = ""
     parameters: dict[str, Parameter] = field(default_factory=dict)
     depth: int = 0

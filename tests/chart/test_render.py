@@ -6,7 +6,10 @@ import pytest
 import yaml
 
 from slipway.api.manifest import Manifest
+from slipway.api.names import LABEL_REVISION, LABEL_SERVICE, LABEL_VARIANT
 from slipway.api.v1alpha1 import ServingRuntimeSpec
+from slipway.main import Settings
+from slipway.signals.prometheus import Place
 from tests import golden
 from tests.chart import helm
 
@@ -80,9 +83,11 @@ def test_the_operator_is_told_by_its_environment(values: Manifest, environment: 
 
 
 def test_two_replicas_change_places_without_a_gap() -> None:
-    (deployment,) = helm.of_kind(helm.render(), "Deployment")
-    assert deployment["spec"]["replicas"] == 2
-    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    deployments = helm.of_kind(helm.render(), "Deployment")
+    assert {deployment["metadata"]["name"] for deployment in deployments} == {"slipway-operator", "slipway-gateway"}
+    for deployment in deployments:
+        assert deployment["spec"]["replicas"] == 2
+        assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 def test_a_digest_wins_over_a_tag() -> None:
@@ -136,21 +141,222 @@ def test_another_release_name_is_in_every_name() -> None:
     assert all(name.startswith("models") for name in names), names
 
 
-def test_a_service_monitor_comes_when_asked_for() -> None:
-    values = {"metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prom"}}}}
-    (monitor,) = helm.of_kind(helm.render(values), "ServiceMonitor")
-    (service,) = helm.of_kind(helm.render(values), "Service")
-    assert monitor["metadata"]["labels"]["release"] == "prom"
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+PROMETHEUS_OPERATOR = ("--api-versions", "monitoring.coreos.com/v1/PodMonitor")
+SCRAPED = {"prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"}
 
 
-def test_the_network_policy_lets_in_probes_and_metrics_and_out_dns_and_the_api() -> None:
-    (policy,) = helm.of_kind(helm.render(), "NetworkPolicy")
-    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": "http", "protocol": "TCP"}]]
-    (out,) = policy["spec"]["egress"]
-    assert [port["port"] for port in out["ports"]] == [53, 53, 443, 6443]
+def annotations(objects: list[Manifest]) -> dict[str, dict[str, str]]:
+    deployments = helm.of_kind(objects, "Deployment")
+    return {each["metadata"]["name"]: each["spec"]["template"]["metadata"]["annotations"] for each in deployments}
+
+
+def test_prometheus_finds_operator_and_gateways_by_annotations_where_it_is_by_itself() -> None:
+    objects = helm.render()
+    assert not helm.of_kind(objects, "ServiceMonitor", "PodMonitor")
+    pods = helm.pod_specs(objects)
+    for name, found in annotations(objects).items():
+        ports = [port for each in pods[f"Deployment/{name}"]["containers"] for port in each.get("ports", ())]
+        port = next(each for each in ports if str(each["containerPort"]) == found["prometheus.io/port"])
+        assert port["name"] == ("http" if name == "slipway-operator" else "report")
+        assert (found["prometheus.io/scrape"], found["prometheus.io/path"]) == ("true", "/metrics")
+
+
+def test_prometheus_finds_everything_by_monitors_where_there_is_its_operator() -> None:
+    objects = helm.render({"metrics": {"labels": {"release": "prom"}}}, *PROMETHEUS_OPERATOR)
+    monitors = helm.of_kind(objects, "ServiceMonitor")
+    services = helm.of_kind(objects, "Service")
+    assert {monitor["metadata"]["name"] for monitor in monitors} == {"slipway-operator", "slipway-gateway"}
+    for monitor in monitors:
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        found = [service for service in services if wanted <= service["metadata"]["labels"].items()]
+        assert [service["metadata"]["name"] for service in found] == [f"{monitor['metadata']['name']}-metrics"]
+        assert monitor["metadata"]["labels"]["release"] == "prom"
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert endpoint["port"] == found[0]["spec"]["ports"][0]["name"]
+        assert endpoint["honorLabels"], "its series are about services of other namespaces"
+    assert not any(SCRAPED & found.keys() for found in annotations(objects).values()), "read twice"
+
+
+@pytest.mark.parametrize(
+    ("values", "namespaces"),
+    [
+        pytest.param({}, {"any": True}, id="cluster"),
+        pytest.param(helm.NAMESPACED, {"matchNames": ["team-a", "team-b"]}, id="namespaced"),
+    ],
+)
+def test_the_series_of_models_bear_the_names_that_releases_go_by(values: Manifest, namespaces: Manifest) -> None:
+    (monitor,) = helm.of_kind(helm.render(values, *PROMETHEUS_OPERATOR), "PodMonitor")
+    assert monitor["spec"]["namespaceSelector"] == namespaces
+    assert monitor["spec"]["selector"]["matchExpressions"] == [{"key": LABEL_REVISION, "operator": "Exists"}]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert "honorLabels" not in endpoint, "a model must not speak for another namespace"
+    found = {rule["targetLabel"]: rule["sourceLabels"] for rule in endpoint["relabelings"]}
+    assert found == {
+        name: ["__meta_kubernetes_pod_label_" + re.sub(r"[^a-z]", "_", label)]
+        for name, label in (("service", LABEL_SERVICE), ("revision", LABEL_REVISION), ("variant", LABEL_VARIANT))
+    }
+
+
+@pytest.mark.parametrize(
+    ("scrape", "kinds", "has_annotations"),
+    [
+        ("monitors", {"ServiceMonitor", "PodMonitor"}, False),
+        ("annotations", set(), True),
+        ("none", set(), False),
+    ],
+)
+def test_how_prometheus_finds_it_can_be_insisted_on(scrape: str, kinds: set[str], has_annotations: bool) -> None:
+    for more in ((), PROMETHEUS_OPERATOR):
+        objects = helm.render({"metrics": {"scrape": scrape}}, *more)
+        assert {each["kind"] for each in helm.of_kind(objects, "ServiceMonitor", "PodMonitor")} == kinds
+        assert all((found.keys() >= SCRAPED) == has_annotations for found in annotations(objects).values())
+
+
+def test_an_annotation_of_ones_own_wins() -> None:
+    own = {"prometheus.io/scrape": "false", "team": "ml"}
+    found = annotations(helm.render({"podAnnotations": own, "gateway": {"podAnnotations": own}}))
+    assert all(own.items() <= each.items() for each in found.values())
+
+
+def test_monitors_of_models_can_be_left_out() -> None:
+    objects = helm.render({"metrics": {"models": False}}, *PROMETHEUS_OPERATOR)
+    assert {each["kind"] for each in helm.of_kind(objects, "ServiceMonitor", "PodMonitor")} == {"ServiceMonitor"}
+
+
+@pytest.mark.parametrize(
+    ("url", "ports"),
+    [
+        ("http://prometheus.monitoring:9090", [9090]),
+        ("http://prometheus.monitoring", [80, 9090]),
+        ("https://prometheus.example/prom", [443, 9090]),
+        ("https://[fd00::1]:9443/prom", [9443, 9090]),
+    ],
+)
+def test_the_operator_is_told_of_prometheus_and_let_out_to_it(url: str, ports: list[int]) -> None:
+    values = {"prometheus": {"url": url, "secretName": "prometheus"}}
+    pod = helm.pod_specs(helm.render(values))["Deployment/slipway-operator"]
+    container = pod["containers"][0]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert Settings.from_env(
+        {name: value for name, value in told.items() if value is not None}
+    ).prometheus == Place.parse(url, "/etc/slipway/prometheus")
+    mount = {"name": "prometheus", "mountPath": "/etc/slipway/prometheus", "readOnly": True}
+    assert mount in container["volumeMounts"]
+    assert {"name": "prometheus", "secret": {"secretName": "prometheus", "optional": True}} in pod["volumes"]
+    assert [port["port"] for port in policies(values)["slipway-operator"]["egress"][-1]["ports"]] == ports
+
+
+def test_without_a_prometheus_the_operator_hears_of_none() -> None:
+    container = helm.pod_specs(helm.render({"prometheus": {"secretName": "x"}}))["Deployment/slipway-operator"]
+    assert not [entry for entry in container["containers"][0]["env"] if "PROMETHEUS" in entry["name"]]
+    assert [volume["name"] for volume in container["volumes"]] == ["tmp"]
+
+
+def policies(values: Manifest | None = None) -> dict[str, Manifest]:
+    found = {
+        policy["metadata"]["name"]: policy["spec"] for policy in helm.of_kind(helm.render(values), "NetworkPolicy")
+    }
+    assert all(spec["policyTypes"] == ["Ingress", "Egress"] for spec in found.values())
+    return found
+
+
+def test_the_operators_network_policy_lets_in_metrics_and_out_dns_the_api_reports_and_models() -> None:
+    policy = policies()["slipway-operator"]
+    assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": "http", "protocol": "TCP"}]]
+    anywhere, gateways, models = policy["egress"]
+    assert [port["port"] for port in anywhere["ports"]] == [53, 53, 443, 6443]
+    assert [port["port"] for port in gateways["ports"]] == [8082]
+    assert gateways["to"][0]["podSelector"]["matchLabels"].items() <= pod_labels("slipway-gateway").items()
+    exists = {"key": LABEL_REVISION, "operator": "Exists"}
+    assert models["to"] == [{"namespaceSelector": {}, "podSelector": {"matchExpressions": [exists]}}]
+
+
+def test_the_gateways_network_policy_leads_to_models_and_hides_the_report_when_told() -> None:
+    requests, report = policies()["slipway-gateway"]["ingress"]
+    assert requests == {"ports": [{"port": 8080, "protocol": "TCP"}]}
+    assert report == {"ports": [{"port": 8082, "protocol": "TCP"}]}
+    prometheus = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    values = {"networkPolicy": {"metricsFrom": [prometheus]}, "gateway": {"tls": {"secretName": "cert"}}}
+    spec = policies(values)["slipway-gateway"]
+    requests, report = spec["ingress"]
+    assert [port["port"] for port in requests["ports"]] == [8080, 8443]
+    operator, other = report["from"]
+    assert operator["podSelector"]["matchLabels"].items() <= pod_labels("slipway-operator").items()
+    assert other == prometheus
+    assert spec["egress"][1]["to"][0]["podSelector"]["matchExpressions"] == [
+        {"key": LABEL_REVISION, "operator": "Exists"}
+    ]
+
+
+def pod_labels(deployment: str) -> dict[str, str]:
+    found = {each["metadata"]["name"]: each for each in helm.of_kind(helm.render(), "Deployment")}
+    labels: dict[str, str] = found[deployment]["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
+def test_a_label_that_the_operator_may_change_decides_whether_a_gateway_is_served_to() -> None:
+    """In the Service's selector and not in the Deployment's: the pod stays one of the Deployment's."""
+    objects = helm.render()
+    service = next(each for each in helm.of_kind(objects, "Service") if each["metadata"]["name"] == "slipway-gateway")
+    deployment = next(
+        each for each in helm.of_kind(objects, "Deployment") if each["metadata"]["name"] == "slipway-gateway"
+    )
+    serving = {"slipway.dev/serving": "true"}
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] | serving
+    assert pod_labels("slipway-gateway") == service["spec"]["selector"]
+
+
+def test_the_operator_finds_the_gateways_by_the_labels_they_have() -> None:
+    container = helm.pod_specs(helm.render())["Deployment/slipway-operator"]["containers"][0]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    wanted = dict(pair.split("=") for pair in str(told["SLIPWAY_GATEWAY_SELECTOR"]).split(","))
+    assert wanted.items() <= pod_labels("slipway-gateway").items()
+    services = {each["metadata"]["name"] for each in helm.of_kind(helm.render(), "Service")}
+    assert told["SLIPWAY_GATEWAY_SERVICE"] in services
+    ports = helm.pod_specs(helm.render())["Deployment/slipway-gateway"]["containers"][1]["ports"]
+    assert told["SLIPWAY_GATEWAY_REPORT_PORT"] == str(ports[0]["containerPort"])
+
+
+def test_envoy_has_no_token_and_starts_from_a_file_that_is_there_before_it() -> None:
+    pod = helm.pod_specs(helm.render())["Deployment/slipway-gateway"]
+    (bootstrap,), (envoy, agent) = pod["initContainers"], pod["containers"]
+    assert bootstrap["env"] == agent["env"]
+    assert pod["automountServiceAccountToken"] is False
+    mounts = [{mount["name"] for mount in each["volumeMounts"]} for each in (bootstrap, envoy, agent)]
+    assert mounts == [{"run"}, {"run"}, {"run", "account"}]
+    assert "--reject-unknown-dynamic-fields" in envoy["args"]
+    assert {each["name"]: each for each in pod["volumes"]}["run"]["emptyDir"]["medium"] == "Memory"
+
+
+def test_the_last_requests_of_a_gateway_have_their_time() -> None:
+    """Envoy ends only after the agent's word; kubelet waits longer than the agent."""
+    pod = helm.pod_specs(helm.render({"gateway": {"drainSeconds": 100}}))["Deployment/slipway-gateway"]
+    envoy, agent = pod["containers"]
+    assert {"name": "SLIPWAY_DRAIN_GRACE_S", "value": "100"} in agent["env"]
+    assert pod["terminationGracePeriodSeconds"] == 115
+    assert envoy["lifecycle"]["preStop"]["httpGet"]["port"] == agent["ports"][0]["containerPort"]
+
+
+def test_a_certificate_opens_the_tls_port_everywhere() -> None:
+    objects = helm.render({"gateway": {"tls": {"secretName": "cert"}}})
+    pod = helm.pod_specs(objects)["Deployment/slipway-gateway"]
+    envoy, agent = pod["containers"]
+    assert {"name": "https", "containerPort": 8443, "protocol": "TCP"} in envoy["ports"]
+    assert {"name": "SLIPWAY_TLS_DIR", "value": "/etc/slipway/tls"} in agent["env"]
+    assert {"name": "tls", "secret": {"secretName": "cert"}} in pod["volumes"]
+    service = next(each for each in helm.of_kind(objects, "Service") if each["metadata"]["name"] == "slipway-gateway")
+    assert [port["port"] for port in service["spec"]["ports"]] == [80, 443]
+
+
+def test_an_envoy_of_ones_own_runs_as_the_agents_user() -> None:
+    own = {"repository": "registry.example/envoy", "tag": "v1.40.0"}
+    pod = helm.pod_specs(helm.render({"gateway": {"envoyImage": own}}))["Deployment/slipway-gateway"]
+    envoy, agent = pod["containers"]
+    assert envoy["image"] == "registry.example/envoy:v1.40.0"
+    assert agent["image"] == "slipway/gateway:0.1.0"
+    assert envoy["securityContext"]["runAsUser"] == 10001
+    refused = helm.template({"gateway": {"envoyImage": {"repository": "registry.example/envoy"}}})
+    assert "gateway.envoyImage needs a tag or a digest" in refused.stderr
 
 
 def test_the_notes_tell_the_next_command() -> None:

@@ -7,7 +7,7 @@ import pytest
 from slipway.api.manifest import Manifest
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import resources
-from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD_DISRUPTION_BUDGET
+from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD, POD_DISRUPTION_BUDGET, SERVICE
 from tests.chart import helm
 from tests.chart.rbac import Grant, allows, grants
 from tests.chart.restricted import violations
@@ -15,7 +15,7 @@ from tests.control.world import KEY, World, service
 from tests.fake import Call
 
 MODES = [pytest.param({}, id="cluster"), pytest.param(helm.NAMESPACED, id="namespaced")]
-OPERATOR = "slipway-operator"
+OPERATOR, GATEWAY = "slipway-operator", "slipway-gateway"
 WHOLE_LIST = {
     ("slipway.dev", "inferenceservices"): "get list watch",
     ("slipway.dev", "inferenceservices/status"): "patch",
@@ -26,23 +26,28 @@ WHOLE_LIST = {
     ("apps", "controllerrevisions"): "get list watch create update delete",
     ("", "services"): "get list watch create update delete",
     ("policy", "poddisruptionbudgets"): "get list watch create update",
-    ("", "pods"): "get list watch",
+    ("", "pods"): "get list watch patch",
+    ("autoscaling", "horizontalpodautoscalers"): "list",
+    ("discovery.k8s.io", "endpointslices"): "get list watch",
     ("events.k8s.io", "events"): "create",
 }
 FORBIDDEN_VERBS = {"*", "escalate", "bind", "impersonate"}
 GROUPS_OF_POWER = {"rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io", "*"}
 
 
-def leases(namespace: str) -> set[Grant]:
+def in_its_own(namespace: str) -> set[Grant]:
+    """The Lease, and the gateways."""
     named = ("slipway-operator",)
     group = "coordination.k8s.io"
     kept = {Grant(group, "leases", verb, namespace, named) for verb in ("get", "update")}
-    return kept | {Grant(group, "leases", "create", namespace, ())}
+    gateways = {Grant("", "pods", verb, namespace) for verb in ("get", "list", "watch", "patch")}
+    gateways |= {Grant("discovery.k8s.io", "endpointslices", verb, namespace) for verb in ("get", "list", "watch")}
+    return kept | gateways | {Grant(group, "leases", "create", namespace, ())}
 
 
 def test_the_operator_may_do_this_and_no_more() -> None:
     wanted = {Grant(*what, verb, "") for what, verbs in WHOLE_LIST.items() for verb in verbs.split()}
-    assert grants(helm.render(), OPERATOR) == wanted | leases(helm.NAMESPACE)
+    assert grants(helm.render(), OPERATOR) == wanted | in_its_own(helm.NAMESPACE)
 
 
 def test_in_namespaced_mode_it_may_do_the_same_there_only() -> None:
@@ -53,17 +58,36 @@ def test_in_namespaced_mode_it_may_do_the_same_there_only() -> None:
         for namespace in ("team-a", "team-b")
         if what[1] != "clusterservingruntimes"
     }
-    assert grants(helm.render(helm.NAMESPACED), OPERATOR) == wanted | leases(helm.NAMESPACE)
+    assert grants(helm.render(helm.NAMESPACED), OPERATOR) == wanted | in_its_own(helm.NAMESPACE)
+
+
+READ = ("get", "list", "watch")
+
+
+def of_a_gateway(namespace: str) -> set[Grant]:
+    read = {
+        Grant(*what, verb, namespace)
+        for what in (("slipway.dev", "inferenceservices"), ("discovery.k8s.io", "endpointslices"))
+        for verb in READ
+    }
+    return read | {Grant("", "secrets", verb, namespace, ("slipway-api-keys",)) for verb in READ}
+
+
+def test_a_gateway_may_read_what_it_routes_by_and_the_secrets_of_one_name() -> None:
+    assert grants(helm.render(), GATEWAY) == of_a_gateway("")
+    assert grants(helm.render(helm.NAMESPACED), GATEWAY) == of_a_gateway("team-a") | of_a_gateway("team-b")
 
 
 @pytest.mark.parametrize("values", MODES)
 def test_no_role_has_wildcards_secrets_or_power_over_permissions(values: Manifest) -> None:
+    """But for the Secrets with clients' keys, by their name."""
     rules = [rule for role in helm.of_kind(helm.render(values), "Role", "ClusterRole") for rule in role["rules"]]
     assert rules
     for rule in rules:
         assert not set(rule["verbs"]) & FORBIDDEN_VERBS, rule
         assert not set(rule["apiGroups"]) & GROUPS_OF_POWER, rule
-        assert not {"*", "secrets", "serviceaccounts/token", "pods/exec"} & set(rule["resources"]), rule
+        assert not {"*", "serviceaccounts/token", "pods/exec"} & set(rule["resources"]), rule
+        assert "secrets" not in rule["resources"] or rule["resourceNames"] == ["slipway-api-keys"], rule
 
 
 def test_the_hook_may_write_the_default_runtime_only() -> None:
@@ -97,9 +121,13 @@ async def calls_of_a_life() -> list[Call]:
     await world.converge()
     world.user_applies(service(replicas=3))
     await world.converge()
+    world.demanded.pods = {pod["metadata"]["name"]: float(load) for load, pod in enumerate(world.store.list(POD))}
+    world.user_applies(service(replicas=2))
+    await world.converge()
     (name,) = world.names(DEPLOYMENT)
     world.store.edit(DEPLOYMENT, KEY[0], name, damage)
     world.store.edit(CONTROLLER_REVISION, KEY[0], name, lambda live: live["metadata"].update(labels={}))
+    world.store.edit(SERVICE, *KEY, lambda live: live["spec"].update(externalName="elsewhere.example"))
     world.store.edit(POD_DISRUPTION_BUDGET, *KEY, lambda live: live["spec"].update(maxUnavailable=2))
     await world.converge()
     for n in range(world.config.revision_history_limit + 2):
@@ -125,10 +153,11 @@ async def test_the_operator_may_do_what_it_does_and_does_what_it_may() -> None:
 @pytest.mark.parametrize("values", MODES)
 def test_every_installed_pod_is_restricted(values: Manifest) -> None:
     pods = helm.pod_specs(helm.render(values))
-    assert pods.keys() == {"Deployment/slipway-operator", "Job/slipway-runtimes", "Pod/slipway-test"}
+    made = {"Deployment/slipway-operator", "Deployment/slipway-gateway", "Job/slipway-runtimes", "Pod/slipway-test"}
+    assert pods.keys() == made
     for name, pod in pods.items():
         assert violations(pod) == [], name
-        for container in pod["containers"]:
+        for container in pod["containers"] + pod.get("initContainers", []):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["resources"].keys() == {"requests", "limits"}
 

@@ -7,7 +7,7 @@ import pytest
 from slipway.api.manifest import Manifest
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import resources
-from slipway.decide.drift import metadata_drifted, spec_drifted
+from slipway.decide.drift import metadata_drifted, replacement, spec_drifted
 from slipway.decide.revision import Record
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, Kind
 from tests.contract import objects
@@ -51,7 +51,7 @@ async def children(cluster: Cluster, uri: str) -> list[tuple[Kind, Manifest]]:
         (CONTROLLER_REVISION, resources.record(owner, record)),
         (DEPLOYMENT, resources.deployment(owner, record, 0)),
         (SERVICE, resources.revision_service(owner, record.name)),
-        (SERVICE, resources.address(owner, record.name)),
+        (SERVICE, resources.address(owner, "gateway.ns.svc.cluster.local")),
         (POD_DISRUPTION_BUDGET, resources.budget(owner)),
     ]
     for _, body in made:  # an owner that exists, or the garbage collector comes in between
@@ -162,3 +162,20 @@ def _lists(node: Manifest, name: str = "") -> Iterator[tuple[str, Manifest]]:
         yield from _lists(node["items"])
     for child, value in node.get("properties", {}).items():
         yield from _lists(value, child)
+
+
+async def test_a_service_with_an_address_of_its_own_becomes_a_name_for_the_gateways(cluster: Cluster) -> None:
+    """As versions before the gateway left it."""
+    maker = await cluster.kube.create(CONTROLLER_REVISION, objects.record(cluster, name="maker"), manager="test")
+    owner = {"metadata": {"name": "hello", "namespace": cluster.namespace, "uid": maker["metadata"]["uid"]}}
+    wanted = resources.address(owner, "gateway.ns.svc.cluster.local")
+    wanted["metadata"]["ownerReferences"][0] |= {"apiVersion": "apps/v1", "kind": "ControllerRevision", "name": "maker"}
+    ports = [{"name": "http", "port": 80}, {"name": "grpc", "port": 8001}]
+    old = wanted | {"spec": {"selector": {"a": "b"}, "ports": ports}}
+    live = await cluster.kube.create(SERVICE, old, manager="slipway")
+    assert live["spec"]["clusterIP"]
+    assert spec_drifted(wanted, live)
+    live = await cluster.kube.replace(SERVICE, replacement(wanted, live), manager="slipway")
+    assert live["spec"]["externalName"] == "gateway.ns.svc.cluster.local"
+    assert not live["spec"].get("clusterIP")
+    assert not spec_drifted(wanted, live)

@@ -1,4 +1,4 @@
-"""The fake store behind HTTP, as far as kopf's watches go: discovery, LIST, WATCH, and what breaks them.
+"""The fake store behind HTTP, as far as watches go: discovery, LIST, WATCH, apply, and what breaks them.
 
 api = ApiServer(store)
 api.forget_history()      # every watch gets 410 Gone and must list again
@@ -56,6 +56,7 @@ class ApiServer:
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._handle)
+        app.router.add_patch("/{path:.*}", self._apply)
         return app
 
     def _record(self, event: str, kind: Kind, manifest: Manifest) -> None:
@@ -81,6 +82,11 @@ class ApiServer:
         newest = max([self._version(), *(int(item["metadata"]["resourceVersion"]) for item in items)])
         head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version}
         return web.json_response(head | {"metadata": {"resourceVersion": str(newest)}, "items": items})
+
+    async def _apply(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        kind = next(kind for kind in self.kinds if kind.kind == body["kind"])
+        return web.json_response(self.store.apply(kind, body, manager=request.query["fieldManager"]))
 
     async def _watch(
         self, request: web.Request, kind: Kind, namespace: str | None, selector: str

@@ -1,4 +1,4 @@
-"""Makes sure that no test leaves an event loop behind.
+"""The worlds that tests of the loop share, and no event loop left behind.
 
 Where none was ever set, pytest-asyncio's look for "the loop before" makes asyncio create one, which nobody closes:
 a ResourceWarning in whatever test runs when it is collected. Saying that there is none avoids that.
@@ -6,4 +6,21 @@ a ResourceWarning in whatever test runs when it is collected. Saying that there 
 
 import asyncio
 
+import pytest
+
+from tests.control.world import World, service
+
 asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World()
+    world.user_applies(service())
+    return world
+
+
+@pytest.fixture
+async def ready(world: World) -> World:
+    await world.converge()
+    return world

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.api.manifest import Key, Manifest
-from slipway.api.names import LABEL_SERVICE
+from slipway.api.names import COMMAND, LABEL_SERVICE
 from slipway.control.cache import Cache
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
@@ -268,3 +268,19 @@ def test_any_order_of_news_that_end_in_a_deletion_ends_in_nothing() -> None:
 
 def tell(cache: Cache, kind: Kind, step: str, news: Manifest) -> None:
     (cache.put if step == "put" else cache.remove)(kind, news)
+
+
+def test_a_command_is_news_with_the_manager_that_wrote_it(cache: Cache) -> None:
+    fields: Manifest = {"f:annotations": {".": {}, "f:team/note": {}, f"f:{COMMAND}": {}}, "f:labels": {"f:a": {}}}
+    entries = [
+        {"manager": "kubectl-annotate", "time": "2030-01-01T00:00:00Z", "fieldsV1": {"f:metadata": fields}},
+        {"manager": "argocd", "fieldsV1": {"f:spec": {"f:predictor": {}}}},
+        {"manager": "slipway", "subresource": "status"},
+    ]
+    metadata = {"managedFields": entries, "annotations": {COMMAND: "promote 1"}}
+    assert cache.put(INFERENCE_SERVICE, manifest("hello", 9, metadata=metadata)) == {HELLO}
+    kept = (cache.service(HELLO) or {})["metadata"]
+    owned: Manifest = {"f:metadata": {"f:annotations": {f"f:{COMMAND}": {}}}}
+    assert kept["managedFields"] == [{"manager": "kubectl-annotate", "fieldsV1": owned}]
+    assert cache.put(INFERENCE_SERVICE, manifest("hello", 10)) == {HELLO}
+    assert "managedFields" not in (cache.service(HELLO) or {})["metadata"], "nobody commands anything"

@@ -35,9 +35,9 @@ class Desk:
     def _drop(self) -> None:
         self.dropped += 1
 
-    def tell(self, note: str = "it broke", *, reason: str = "ModelFailed", uid: str = "u-1") -> None:
+    def tell(self, note: str = "it broke", *, reason: str = "ModelFailed", uid: str = "u-1", at: str = "") -> None:
         regarding = SERVICE | {"metadata": SERVICE["metadata"] | {"uid": uid}}
-        self.events.record(regarding, "Warning", reason, note, "Reconcile")
+        self.events.record(regarding, "Warning", reason, note, "Reconcile", at=at)
 
     async def post(self) -> list[Manifest]:
         poster = asyncio.create_task(self.events.run())
@@ -114,3 +114,14 @@ async def test_an_event_about_a_cluster_scoped_object_goes_to_the_default_namesp
     desk.events.record(regarding | {"metadata": {"name": "r", "uid": "u"}}, "Normal", "Used", "by a", "Reconcile")
     await desk.post()
     assert len(kube.store.list(EVENT, "default")) == 1
+
+
+async def test_what_history_has_is_posted_once_however_many_processes_tell_it() -> None:
+    kube = FakeKube()
+    for _ in range(3):
+        desk = Desk(kube)
+        desk.tell("promoted", at="2030-01-01T00:00:00Z")
+        assert len(await desk.post()) == 1
+        assert desk.dropped == 0
+    desk.tell("promoted", uid="u-2", at="2030-01-01T00:00:00Z")
+    assert len(await desk.post()) == 2

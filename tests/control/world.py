@@ -1,6 +1,6 @@
 """A small cluster for one operator: the fake API server, its watch wired to the cache, a clock that tests move."""
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -8,13 +8,18 @@ from typing import Any, TypeVar
 from slipway.api.manifest import Key, Manifest
 from slipway.api.names import API_VERSION
 from slipway.control.cache import Cache
-from slipway.control.reconcile import Reconciler
+from slipway.control.judging import Judging
+from slipway.control.reconcile import Clocks, Demands, Reconciler
+from slipway.control.trials import Comparisons, Trials
+from slipway.decide.demand import Demand
+from slipway.decide.release import Reading
 from slipway.decide.types import Config
 from slipway.kube.errors import KubeError
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INFERENCE_SERVICE,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -23,6 +28,7 @@ from slipway.kube.kinds import (
 )
 from tests.fake import controllers
 from tests.fake.client import FakeKube
+from tests.fake.gateways import FakeGateways
 from tests.fake.store import Store
 
 T = TypeVar("T")
@@ -36,6 +42,7 @@ WATCHED = (
     POD_DISRUPTION_BUDGET,
     CONTROLLER_REVISION,
     POD,
+    ENDPOINT_SLICE,
 )
 
 
@@ -47,6 +54,16 @@ def service(uri: str = "sample://hello", *, name: str = "hello", replicas: int =
         "metadata": {"name": name, "namespace": "team"},
         "spec": {"predictor": {"model": model, **predictor}, "scaling": {"minReplicas": replicas}},
     }
+
+
+def split(uri: str, weight: str, *, replicas: int = 1, extra: str = "", **more: Any) -> Manifest:
+    """A service with a variant `b` of that model and weight; with `extra` a second one, `c`."""
+    model = {"modelFormat": {"name": "torchscript"}, "storageUri": uri}
+    variants = [{"name": "b", "model": model, "weight": weight, **more}]
+    variants += [{"name": "c", "model": model, "weight": extra}] if extra else []
+    wanted = service(replicas=replicas)
+    wanted["spec"]["traffic"] = {"variants": variants}
+    return wanted
 
 
 def runtime(image: str = IMAGE, **spec: Any) -> Manifest:
@@ -70,15 +87,59 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Recorder:
+    """Keeps an event that history has once only, as the API server does with one that has a name."""
+
     def __init__(self) -> None:
         self.events: list[tuple[str, str, str]] = []
+        self._named: set[tuple[str, str, str]] = set()
 
-    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None:
+    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str, *, at: str = "") -> None:
+        if at and (reason, note, at) in self._named:
+            return
+        self._named.add((reason, note, at))
         self.events.append((type_, reason, note))
 
     @property
     def reasons(self) -> list[str]:
         return [reason for _, reason, _ in self.events]
+
+
+class Measured:
+    """What Prometheus says, as a test has it."""
+
+    def __init__(self) -> None:
+        self.readings: dict[str, Reading] = {}
+        self.each: dict[tuple[str, str], Reading] = {}
+        self.asked: list[tuple[str, str]] = []
+
+    def of(self, key: Key, metrics: Mapping[str, str], stable: str, candidate: str) -> Mapping[str, Reading]:
+        self.asked.append((stable, candidate))
+        return {name: self.readings[name] for name in metrics if name in self.readings}
+
+    def of_each(
+        self, key: Key, metrics: Mapping[str, str], revisions: Iterable[str]
+    ) -> Mapping[tuple[str, str], Reading]:
+        wanted = [(name, revision) for name in metrics for revision in revisions]
+        return {place: self.each[place] for place in wanted if place in self.each}
+
+
+class Demanded:
+    """What scaling asks of the service, as a test has it: by variant, and requests by pod."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Demand] = {}
+        self.pods: dict[str, float] = {}
+        self.others: dict[str, str] = {}
+        """Deployment -> another autoscaler."""
+
+    def demand(self, _key: Key) -> Mapping[str, Demand]:
+        return self.of
+
+    def loads(self, _key: Key) -> Mapping[str, float]:
+        return self.pods
+
+    def autoscalers(self, _key: Key) -> Mapping[str, str]:
+        return self.others
 
 
 class World:
@@ -87,6 +148,11 @@ class World:
     def __init__(self) -> None:
         self.store, self.recorder = Store(), Recorder()
         self.kube = FakeKube(self.store)
+        self.gateways = FakeGateways(self.store)
+        self.metrics = Measured()
+        self.demanded = Demanded()
+        self.scaling: Demands = self.demanded
+        self.skew = timedelta()
         self.config = Config(fetcher_image=IMAGE)
         self.store.create(CLUSTER_SERVING_RUNTIME, runtime(), manager="helm")
         self.store.watch(self._deliver)
@@ -100,7 +166,14 @@ class World:
             for manifest in drive(self.kube.list(kind, None)):
                 self.cache.put(kind, manifest)
         self.reconciler = Reconciler(
-            kube=self.kube, cache=self.cache, events=self.recorder, config=self.config, clock=lambda: self.store.now
+            kube=self.kube,
+            cache=self.cache,
+            events=self.recorder,
+            signals=self.gateways,
+            scaling=self.scaling,
+            comparisons=Comparisons(Judging(self.gateways, self.metrics), Trials(self.gateways, self.metrics)),
+            config=self.config,
+            clocks=Clocks(lambda: self.store.now + self.skew, self._elapsed_s),
         )
 
     def _deliver(self, type_: str, kind: Kind, manifest: Manifest) -> None:
@@ -124,9 +197,12 @@ class World:
                 await self.reconciler(key)
             except KubeError:
                 continue
-            if len(self.kube.writes) == before:
+            if not self.gateways.take() and len(self.kube.writes) == before:
                 return
         raise AssertionError(f"the operator still writes after {tries} reconciles: {self.kube.writes[-5:]}")
+
+    def _elapsed_s(self) -> float:
+        return self.store.now.timestamp()
 
     def wait(self, seconds: float) -> None:
         self.store.now += timedelta(seconds=seconds)
@@ -146,6 +222,11 @@ class World:
         assert found is not None
         status: Manifest = found.get("status", {})
         return status
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Revision -> share out of 10 000, as gateways are to serve it."""
+        return {target["revision"]: target["weight"] for target in self.status["routing"]["targets"]}
 
     def condition(self, kind: str) -> Manifest:
         return next((c for c in self.status["conditions"] if c["type"] == kind), {})
@@ -182,3 +263,9 @@ def _timeless(status: Manifest) -> Iterator[tuple[str, Any]]:
             yield field, value["phase"]
         elif field != "history":
             yield field, value
+
+
+def changed_runtime(world: World) -> Manifest:
+    live = world.store.get(CLUSTER_SERVING_RUNTIME, None, "slipway-pytorch")
+    assert live is not None
+    return runtime("slipway/runtime:2") | {"metadata": live["metadata"]}

@@ -1,20 +1,23 @@
 """The rest of the control plane, one step at a time: Deployment controller, kubelet, garbage collector.
 
 Nothing here runs by itself; a test calls `settle` and `gc` where it wants the cluster to have caught up.
-Pods belong to their Deployment directly: nothing of Slipway looks at ReplicaSets.
+Pods name a ReplicaSet as their owner, which has its Deployment's uid and is not there: nothing of Slipway looks for it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from json import dumps
 
 from slipway.api.manifest import Manifest
-from slipway.kube.kinds import DEPLOYMENT, POD, Kind
+from slipway.kube.kinds import DEPLOYMENT, ENDPOINT_SLICE, POD, SERVICE, Kind
 
 from .fields import copied
 from .store import Store
 
+SERVICE_NAME = "kubernetes.io/service-name"
 CONTROLLER = "kube-controller-manager"
 KUBELET = "kubelet"
 Choice = Callable[[Manifest], bool]
@@ -38,18 +41,79 @@ class Failure:
 
 
 def settle(
-    store: Store, *, ready: bool = True, failure: Failure | None = None, only: Choice = lambda _deployment: True
+    store: Store,
+    *,
+    ready: bool = True,
+    failure: Failure | None = None,
+    only: Choice = lambda _deployment: True,
+    load_s: float = 0.0,
 ) -> None:
     """Bring pods and status of the Deployments that `only` chooses to what their spec says.
 
-    Every such pod is then Ready, or starting, or fails as told.
+    Every such pod is then Ready, or starting, or fails as told; it is starting for `load_s` at least.
     """
     for deployment in filter(only, store.list(DEPLOYMENT)):
         pods = _scale(store, deployment)
         for index, pod in enumerate(pods):
-            status = _pod_status(store, pod, index, ready=ready, failure=failure)
+            is_loaded = ready and _age_s(store, pod) >= load_s
+            status = _pod_status(store, pod, index, ready=is_loaded, failure=failure)
             pods[index] = _set_status(store, pod, status, KUBELET)
         _set_status(store, deployment, _deployment_status(store, deployment, pods), CONTROLLER)
+    slices(store)
+
+
+def _age_s(store: Store, pod: Manifest) -> float:
+    return (store.now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
+
+
+def slices(store: Store) -> None:
+    """Bring the EndpointSlices of headless Services to what their pods are."""
+    wanted = {(s["metadata"]["namespace"], s["metadata"]["name"]): s for s in store.list(SERVICE) if _is_headless(s)}
+    for live in store.list(ENDPOINT_SLICE):
+        meta = live["metadata"]
+        if (meta["namespace"], meta["labels"][SERVICE_NAME]) not in wanted:
+            store.delete(ENDPOINT_SLICE, meta["namespace"], meta["name"])
+    for (namespace, name), service in wanted.items():
+        body = _slice(service, [pod for pod in store.list(POD, namespace) if _is_selected(service, pod)])
+        if store.get(ENDPOINT_SLICE, namespace, name) is None:
+            store.create(ENDPOINT_SLICE, body, manager=CONTROLLER)
+        else:
+            store.edit(ENDPOINT_SLICE, namespace, name, partial(_relist, body["endpoints"]), manager=CONTROLLER)
+
+
+def _relist(endpoints: list[Manifest], live: Manifest) -> None:
+    live["endpoints"] = endpoints
+
+
+def _is_headless(service: Manifest) -> bool:
+    return service["spec"].get("clusterIP") == "None" and bool(service["spec"].get("selector"))
+
+
+def _is_selected(service: Manifest, pod: Manifest) -> bool:
+    return bool(service["spec"]["selector"].items() <= pod["metadata"].get("labels", {}).items())
+
+
+def _slice(service: Manifest, pods: list[Manifest]) -> Manifest:
+    meta = service["metadata"]
+    return {
+        "apiVersion": ENDPOINT_SLICE.api_version,
+        "kind": ENDPOINT_SLICE.kind,
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "labels": meta["labels"] | {SERVICE_NAME: meta["name"]},
+        },
+        "addressType": "IPv4",
+        "endpoints": [
+            {
+                "addresses": ["10.0.0.1"],
+                "conditions": {"ready": is_ready(pod)},
+                "targetRef": {"kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]},
+            }
+            for pod in pods
+            if pod.get("status")
+        ],
+    }
 
 
 def no_node(store: Store, *, only: Choice = lambda _deployment: True) -> None:
@@ -65,6 +129,7 @@ def gc(store: Store) -> None:
     while orphans := _orphans(store):
         for kind, obj in orphans:
             store.delete(kind, obj["metadata"].get("namespace"), obj["metadata"]["name"])
+    slices(store)
 
 
 def _orphans(store: Store) -> list[tuple[Kind, Manifest]]:
@@ -97,8 +162,8 @@ def _pod(deployment: Manifest, name: str, digest: str) -> Manifest:
     labels = template["metadata"].get("labels", {}) | {"pod-template-hash": digest}
     owner = {
         "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "name": meta["name"],
+        "kind": "ReplicaSet",
+        "name": f"{meta['name']}-{digest}",
         "uid": meta["uid"],
         "controller": True,
     }
@@ -177,7 +242,7 @@ def _failed(failure: Failure, time: str) -> Manifest:
 
 def _deployment_status(store: Store, deployment: Manifest, pods: list[Manifest]) -> Manifest:
     wanted, total = deployment["spec"]["replicas"], len(pods)
-    ready = sum(_is_ready(pod) for pod in pods)
+    ready = sum(is_ready(pod) for pod in pods)
     counts = {
         "replicas": total,
         "updatedReplicas": total,
@@ -212,7 +277,7 @@ def _deployment_status(store: Store, deployment: Manifest, pods: list[Manifest])
     }
 
 
-def _is_ready(pod: Manifest) -> bool:
+def is_ready(pod: Manifest) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
 
 

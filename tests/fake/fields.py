@@ -5,6 +5,7 @@ map list is a member itself ("." in FieldsV1) beside the fields inside it.
 """
 
 import json
+import pickle
 from collections.abc import Iterable, Iterator
 from typing import TypeVar, cast
 
@@ -17,14 +18,8 @@ T = TypeVar("T")
 
 
 def copied(value: T) -> T:
-    """A copy of a JSON value; several times faster than deepcopy, which half of the fake's time would go to."""
-    return cast("T", _copied(value))
-
-
-def _copied(value: JSON) -> JSON:
-    if isinstance(value, dict):
-        return {name: _copied(child) for name, child in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+    """A copy of a JSON value; many times faster than deepcopy, which most of the fake's time would go to."""
+    return cast("T", pickle.loads(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)))  # noqa: S301 (our own)
 
 
 def is_granular_map(value: JSON, path: Path) -> bool:

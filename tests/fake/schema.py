@@ -19,9 +19,13 @@ LIST_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "ephemeralContainers": ("name",),
     "imagePullSecrets": ("name",),
     "initContainers": ("name",),
+    "metrics": ("name",),
     "ownerReferences": ("uid",),
     "revisions": ("name",),
+    "scaling": ("variant",),
+    "schedules": ("name",),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+    "variants": ("name",),
     "volumeMounts": ("mountPath",),
     "volumes": ("name",),
 }

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from slipway_runtime.engine.batcher import Batcher, Policy
+from slipway_runtime.engine.batcher import Batcher
 from slipway_runtime.engine.job import Call, Job, Runner
+from slipway_runtime.engine.policy import Policy
 from slipway_runtime.engine.stats import Stats
 from slipway_runtime.errors import RequestError
 from slipway_runtime.tensors import Parameter, Rows
@@ -115,3 +116,19 @@ async def batcher_of(*runners: Runner, **change: Any) -> AsyncIterator[Batcher]:
                 runner.gate.set()
         async with asyncio.timeout(LONG_S):
             await made.close()
+
+
+def submit(batcher: Batcher, *jobs: Asked) -> Sequence[Asked]:
+    for job in jobs:
+        batcher.submit(job)
+    return jobs
+
+
+async def done(*jobs: Asked) -> None:
+    await settle(lambda: all(job.answers for job in jobs))
+
+
+async def done_first(batcher: Batcher, model: Model) -> None:
+    """Give the model a batch that it keeps."""
+    batcher.submit(Asked(-1))
+    await has_begun(model)

@@ -1,9 +1,9 @@
 """A server behind the protocols that needs no engine and no torch: models of Triton's examples as plain functions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.protocol.api import Done
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor, TensorSpec, texts_array
 
+T = TypeVar("T")
 Function = Callable[[InferRequest], Iterator[list[Tensor]]]
 
 
@@ -205,7 +206,10 @@ class FakeApi:
         finally:
             self.closed_streams += 1
 
-    def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
+    async def everywhere(self, what: str, arguments: Sequence[Any], here: Callable[..., T]) -> T:
+        return here(*arguments)
+
+    async def statistics(self, name: str, version: str) -> list[dict[str, Any]]:
         if name:
             self.entry(name, version)
         duration = {"count": 2, "ns": 1000}
@@ -241,7 +245,7 @@ class FakeApi:
         self.versions(name)
         self._unloaded.add(name)
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b"nv_inference_count 1\n"
 
     def load_report(self) -> dict[str, float]:

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from slipway_runtime.engine.batcher import Policy
 from slipway_runtime.engine.endpoint import Options
 from slipway_runtime.engine.job import Call
+from slipway_runtime.engine.policy import Policy
 from slipway_runtime.errors import BadModel, Kind, RequestError
 from slipway_runtime.protocol.routes import RestOptions, Routes
 from slipway_runtime.protocol.shared_memory import SharedMemory
-from slipway_runtime.service import LoadedVersion, Service, ServiceOptions
+from slipway_runtime.service import Service, ServiceOptions
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Rows, Tensor, TensorSpec
+from slipway_runtime.versions import LoadedVersion
 from slipway_runtime.wire.http1_messages import Request, Response
 from tests.runtime.http_stand_in import answer_of
 

@@ -110,6 +110,12 @@ class Transport(asyncio.Transport):
             self._aborted = True
             self.protocol.connection_lost(None)
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
     def is_reading(self) -> bool:
         return self._reading
 
@@ -142,8 +148,10 @@ class Peer:
 
     async def frames(self) -> list[Frame]:
         """What arrived since the last call, after the loop had time for all that is due."""
-        for _ in range(10):
+        for turn in range(1000):
             await asyncio.sleep(0)
+            if turn >= 10 and (self.transport.is_reading() or self.transport.unread):
+                break
         new = []
         written = bytes(self.transport.written)
         while len(written) - self._read >= 9:
@@ -180,6 +188,13 @@ class Peer:
             elif got.type == DATA and got.stream == stream:
                 body += got.payload
         return fields, body
+
+    async def ended(self, stream: int) -> None:
+        """Wait for the end of an answer, from whatever thread it has to come."""
+        async with asyncio.timeout(20):
+            while not any(got.stream == stream and got.flags & END_STREAM for got in self.seen):
+                await asyncio.sleep(0.001)
+                await self.frames()
 
     async def goaway(self) -> int | None:
         """The code the connection ended with, None if it did not."""

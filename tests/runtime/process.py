@@ -22,6 +22,10 @@ class ServerProcess:
         self._reader.start()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def http(self) -> str:
         return f"127.0.0.1:{self.wait_log('listening')['http_port']}"
 

@@ -1,37 +1,23 @@
 """Batches while the model is busy, on real threads: every request gets its own answer or the right error, once."""
 
 import asyncio
-import os
 import random
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 import uvloop
 
-from slipway_runtime.engine.batcher import Batcher
-from slipway_runtime.engine.job import Call, JobState
+from slipway_runtime.engine.job import Call, Spent
 from slipway_runtime.engine.queue import Cut
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.tensors import Rows
-from tests.runtime.engine import Asked, Model, batcher_of, has_begun, settle
+from tests.runtime.engine import Asked, Model, batcher_of, done, done_first, has_begun, settle, submit
 
 # The server's own: its clock and timers differ from asyncio's.
 LOOPS = {"uvloop": uvloop.new_event_loop}
-
-
-def submit(batcher: Batcher, *jobs: Asked) -> Sequence[Asked]:
-    for job in jobs:
-        batcher.submit(job)
-    return jobs
-
-
-async def done(*jobs: Asked) -> None:
-    await settle(lambda: all(job.answers for job in jobs))
 
 
 # --- what goes into a batch
@@ -103,6 +89,67 @@ async def test_several_instances_work_at_the_same_time() -> None:
         assert sorted(model.batches for model in models) == [[[0]], [[1]], [[2]]]
 
 
+@pytest.mark.parametrize(
+    ("max_jobs", "at_once"),
+    [
+        pytest.param(5, [2, 3], id="shared evenly"),
+        pytest.param(2, [1, 1], id="one each"),
+        pytest.param(1, [0, 1], id="fewer than instances"),
+    ],
+)
+async def test_instances_have_no_more_requests_together_than_may_be_with_the_model(
+    max_jobs: int, at_once: list[int]
+) -> None:
+    models = [Model(closed=True) for _ in range(2)]
+    async with batcher_of(*models, max_jobs=max_jobs) as batcher:
+        jobs = submit(batcher, *(Asked(n) for n in range(8)))
+        await settle(lambda: batcher.running == max_jobs)
+        for _ in range(10):
+            await asyncio.sleep(0.0005)  # for one that would take more
+        assert sorted(sum(map(len, model.batches)) for model in models) == at_once
+        assert batcher.running == max_jobs
+        for model in models:
+            model.gate.set()
+        await done(*jobs)
+        assert sorted(number for model in models for batch in model.batches for number in batch) == list(range(8))
+        assert max(len(batch) for model in models for batch in model.batches) == max(at_once)
+
+
+async def test_an_instance_that_may_not_be_used_is_no_place_for_one_more_request() -> None:
+    models = [Model(closed=True) for _ in range(2)]
+    async with batcher_of(*models, max_queue=0, max_jobs=1) as batcher:
+        jobs = [*submit(batcher, Asked(1))]
+        await settle(lambda: batcher.running)
+        with pytest.raises(RequestError, match="Exceeds maximum queue size"):
+            batcher.submit(Asked(2))
+        assert batcher.utilization == 1
+        for model in models:
+            model.gate.set()
+        await done(*jobs)
+
+
+async def test_a_batch_has_a_preferred_size_when_as_many_wait() -> None:
+    model = Model(closed=True)
+    async with batcher_of(model, preferred=(2, 4)) as batcher:
+        await done_first(batcher, model)
+        jobs = submit(batcher, *(Asked(n) for n in range(1, 8)))
+        model.gate.set()
+        await done(*jobs)
+        assert model.batches[1:] == [[1, 2, 3, 4], [5, 6], [7]]
+        cuts = batcher.stats.cuts
+        assert (cuts[Cut.PREFERRED], cuts[Cut.FULL]) == (2, 0)
+
+
+async def test_a_request_that_is_larger_than_a_preferred_size_is_a_batch_of_its_own() -> None:
+    model = Model(closed=True)
+    async with batcher_of(model, preferred=(2,)) as batcher:
+        await done_first(batcher, model)
+        jobs = submit(batcher, Asked(1, rows=5), Asked(2), Asked(3))
+        model.gate.set()
+        await done(*jobs)
+        assert model.batches[1:] == [[1], [2, 3]]
+
+
 async def test_one_batch_wakes_one_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     models = [Model() for _ in range(4)]
     async with batcher_of(*models) as batcher:
@@ -122,7 +169,10 @@ async def test_one_batch_wakes_one_instance(monkeypatch: pytest.MonkeyPatch) -> 
 # --- on the loop's own thread
 
 
-async def test_a_quick_model_is_run_on_the_loops_thread_and_a_slow_one_goes_back() -> None:
+@pytest.mark.parametrize(
+    "change", [pytest.param({}, id="free"), pytest.param({"max_jobs": 1, "max_queue": 0}, id="one at a time")]
+)
+async def test_a_quick_model_is_run_on_the_loops_thread_and_a_slow_one_goes_back(change: dict[str, int]) -> None:
     class Quick(Model):
         takes_s = 0.0
 
@@ -133,7 +183,7 @@ async def test_a_quick_model_is_run_on_the_loops_thread_and_a_slow_one_goes_back
             return super().answers(batch)
 
     model, here = Quick(inline=True), threading.get_ident()
-    async with batcher_of(model) as batcher:
+    async with batcher_of(model, **change) as batcher:
         for _ in range(50):  # it is believed after three quick runs in a row, which a busy machine may not give at once
             await done(*submit(batcher, Asked(1)))
         assert here in model.threads
@@ -150,6 +200,32 @@ async def test_when_the_model_was_last_run_is_known() -> None:
         assert batcher.stats.last_ms == 0
         await done(*submit(batcher, Asked(1)))
         assert before_ms <= batcher.stats.last_ms <= time.time_ns() // 1_000_000
+
+
+class Copying(Model):
+    """Notes that half of its time went into filling a batch, and a quarter into its answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent = Spent()
+        self.spent.input_ns = 10**12  # of its warm-up
+
+    def answers(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
+        self.spent.input_ns += 2_000_000
+        self.spent.output_ns += 1_000_000
+        time.sleep(0.004)
+        return super().answers(batch)
+
+
+async def test_what_a_runner_spends_beside_its_model_is_told_apart() -> None:
+    async with batcher_of(Copying()) as batcher:
+        for _ in range(2):
+            await done(*submit(batcher, Asked(1), Asked(2)))
+        stats = batcher.stats
+        assert (stats.input_ns, stats.output_ns) == (8_000_000, 4_000_000), "a batch's counts for each of its requests"
+        assert 2 * 2 * 1_000_000 <= stats.infer_ns < 2 * 2 * 500_000_000
+        size = stats.batches[2]
+        assert (size.executions, size.input_ns, size.output_ns) == (2, 4_000_000, 2_000_000)
 
 
 async def test_a_model_that_is_never_idle_gets_to_the_loops_thread_too() -> None:
@@ -237,12 +313,6 @@ async def test_deadlines_are_kept_to_5_ms_while_thousands_wait() -> None:
 async def test_a_thousand_deadlines_at_one_moment_are_answered_in_5_ms() -> None:
     late = [await missed([0.1] * 1000) for _ in range(5)]
     assert min(each[-1] for each in late) < 0.005
-
-
-async def done_first(batcher: Batcher, model: Model) -> None:
-    """Give the model a batch that it keeps."""
-    batcher.submit(Asked(-1))
-    await has_begun(model)
 
 
 async def test_the_servers_limit_holds_for_who_asks_for_more() -> None:
@@ -368,96 +438,6 @@ async def test_reserved_places_count_as_waiting() -> None:
         await done(now, later)
 
 
-# --- models that misbehave
-
-
-class Broken(Model):
-    def __init__(self, what: Callable[[Sequence[Call]], Sequence[Rows | RequestError]]) -> None:
-        super().__init__()
-        self.answers = what  # type: ignore[assignment]
-
-
-def exits(batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-    sys.exit(3)
-
-
-def fails(batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-    raise ZeroDivisionError
-
-
-def refuses(batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-    raise RequestError(Kind.INVALID, "not today")
-
-
-@pytest.mark.parametrize(
-    ("what", "kind", "sentence", "logged"),
-    [
-        pytest.param(refuses, Kind.INVALID, "not today", 0, id="refuses all"),
-        pytest.param(fails, Kind.INTERNAL, "internal error; the server's log says more", 1, id="raises"),
-        pytest.param(exits, Kind.INTERNAL, "internal error; the server's log says more", 1, id="exits"),
-        pytest.param(lambda _: [[]], Kind.INTERNAL, "the model gave 1 answers for 2 requests", 0, id="too few"),
-        pytest.param(lambda _: [[]] * 3, Kind.INTERNAL, "the model gave 3 answers for 2 requests", 0, id="too many"),
-        pytest.param(lambda _: None, Kind.INTERNAL, "internal error; the server's log says more", 1, id="nothing"),
-    ],
-)
-async def test_a_batch_that_fails_is_answered_and_the_next_is_run(
-    what: Callable[[Sequence[Call]], Sequence[Rows | RequestError]],
-    kind: Kind,
-    sentence: str,
-    logged: int,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    model = Broken(what)
-    async with batcher_of(model) as batcher:
-        jobs = submit(batcher, Asked(1), Asked(2))
-        await done(*jobs)
-        assert [(job.answer, str(job.answers[0])) for job in jobs] == [(kind, sentence)] * 2
-        assert len(caplog.records) == logged
-        model.answers = lambda batch: [[call.inputs[0]] for call in batch]  # type: ignore[method-assign]
-        await done(*submit(batcher, after := Asked(3)))
-        assert after.answer == 3
-
-
-async def test_one_request_of_a_batch_can_fail_alone() -> None:
-    def some(batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-        return [
-            RequestError(Kind.INVALID, "odd") if call.inputs[0][0, 0] % 2 else [call.inputs[0] * 2] for call in batch
-        ]
-
-    async with batcher_of(Broken(some)) as batcher:
-        jobs = submit(batcher, *(Asked(n) for n in range(4)))
-        await done(*jobs)
-        assert [job.answer for job in jobs] == [0, Kind.INVALID, 4, Kind.INVALID]
-
-
-async def test_an_answer_that_cannot_be_given_does_not_hurt_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> None:
-        raise OSError("the client is gone")
-
-    async with batcher_of(Model()) as batcher:
-        jobs = [Asked(n) for n in range(3)]
-        jobs[0].then = fail
-        submit(batcher, *jobs)
-        await done(*jobs)
-    assert [record.getMessage() for record in caplog.records] == ["an answer could not be given"]
-
-
-async def test_one_whose_time_is_up_may_cancel_another_whose_time_is_up_too() -> None:
-    model = Model(closed=True)
-    async with batcher_of(model) as batcher:
-        await done_first(batcher, model)
-        first, second, third = (Asked(n) for n in range(3))
-        first.then = lambda: assert_(batcher.cancel(second))
-        for job in (first, second, third):
-            batcher.submit(job, 0.01)
-        await done(first, third)
-        assert second.answers == []
-
-
-def assert_(truth: bool) -> None:
-    assert truth
-
-
 # --- waiting for more
 
 
@@ -478,6 +458,18 @@ async def test_a_delay_collects_a_batch_and_a_full_one_does_not_wait() -> None:
         assert time.monotonic() - began < 1
 
 
+async def test_a_batch_of_a_preferred_size_does_not_wait_for_more() -> None:
+    model = Model()
+    async with batcher_of(model, delay_s=10.0, preferred=(2,)) as batcher:
+        assert batcher._delay is not None
+        batcher._delay._gap_s, batcher._delay._last_s = 1.0, asyncio.get_running_loop().time()
+        batcher._delay.ran(1, 9.0)
+        began = time.monotonic()
+        await done(*submit(batcher, Asked(1), Asked(2)))
+        assert model.batches == [[1, 2]]
+        assert time.monotonic() - began < 1
+
+
 async def test_a_delay_ends_when_nobody_comes() -> None:
     model = Model()
     async with batcher_of(model, delay_s=10.0) as batcher:
@@ -489,168 +481,3 @@ async def test_a_delay_ends_when_nobody_comes() -> None:
         job, *_ = submit(batcher, Asked(1))
         await done(job)
         assert 0.005 < time.monotonic() - began < 1
-
-
-# --- the end
-
-
-@pytest.mark.parametrize("waiting", [0, 5])
-async def test_close_ends_after_what_runs_and_refuses_what_waits(waiting: int) -> None:
-    model = Model(closed=True)
-    async with batcher_of(model, max_rows=1) as batcher:
-        await done_first(batcher, model)
-        jobs = [Asked(n) for n in range(waiting)]
-        late = Asked(9)
-        if jobs:
-            jobs[0].then = lambda: assert_raises_unavailable(batcher, late)
-        submit(batcher, *jobs)
-        closing = asyncio.create_task(batcher.close())
-        await settle(lambda: batcher._closed)
-        assert_raises_unavailable(batcher, late)
-        closed = [model.is_closed]
-        model.gate.set()
-        await closing
-        assert [*closed, model.is_closed] == [False, True]
-        assert [job.answer for job in jobs] == [Kind.UNAVAILABLE] * waiting
-        assert (batcher.waiting, batcher.running, late.answers) == (0, 0, [])
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("model-")]
-
-
-def assert_raises_unavailable(batcher: Batcher, job: Asked) -> None:
-    with pytest.raises(RequestError, match="is being unloaded") as caught:
-        batcher.submit(job)
-    assert caught.value.kind is Kind.UNAVAILABLE
-
-
-async def test_what_runs_at_the_end_is_still_answered() -> None:
-    model = Model(closed=True)
-    async with batcher_of(model) as batcher:
-        job, *_ = submit(batcher, Asked(4))
-        await has_begun(model)
-        closing = asyncio.create_task(batcher.close())
-        await asyncio.sleep(0)
-        model.gate.set()
-        await closing
-        assert job.answer == 8
-
-
-async def test_a_model_that_cannot_be_closed_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    class Stuck(Model):
-        def close(self) -> None:
-            raise OSError
-
-    last = Model()
-    async with batcher_of(Stuck(), last):
-        pass
-    assert last.is_closed
-    assert [record.getMessage() for record in caplog.records] == ["a model could not be closed"]
-
-
-# --- all of it together
-
-
-@pytest.fixture
-def often_switched() -> Iterator[None]:
-    """Threads take turns much more often than they would, so that races have their chance."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
-class Odd(Model):
-    """Answers each with its own number, some with an error; takes some time, differing."""
-
-    def __init__(self, seed: int, *, inline: bool) -> None:
-        super().__init__(inline=inline)
-        self._random = random.Random(seed)  # noqa: S311 - it is to be the same every time
-
-    def answers(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-        if self._random.random() < 0.05:
-            raise RequestError(Kind.INTERNAL, "by chance")
-        if self._random.random() < 0.3:
-            time.sleep(self._random.random() * 0.0005)
-        assert len({call.inputs[0].shape[1:] for call in batch}) == 1
-        assert sum(call.rows for call in batch) <= 8
-        stacked = np.concatenate([call.inputs[0] for call in batch]) * 2
-        cuts = np.cumsum([call.rows for call in batch])[:-1]
-        return [[part] for part in np.split(stacked, cuts)]
-
-
-async def one_mix(seed: int) -> Counter[object]:
-    randomly = random.Random(seed)  # noqa: S311 - it is to be the same every time
-    models = [Odd(seed * 10 + n, inline=randomly.random() < 0.5) for n in range(randomly.choice([1, 1, 2, 3]))]
-    jobs, cancelled = list[Asked](), set[Asked]()
-    outcome = Counter[object]()
-    async with batcher_of(
-        *models, max_queue=randomly.choice([4, 20, 1000]), levels=3, delay_s=randomly.choice([0.0, 0.0, 0.0005])
-    ) as batcher:
-        for n in range(60):
-            job = Asked(seed * 1000 + n, rows=randomly.randint(1, 8), key=randomly.choice([None, "s"]))
-            job.level, job.tenant = randomly.randrange(3), randomly.choice("ab")
-            try:
-                batcher.submit(job, randomly.choice([None, None, 5.0, 0.0, 0.001, 0.003]))
-            except RequestError as error:
-                outcome[error.kind] += 1
-                continue
-            jobs.append(job)
-            if randomly.random() < 0.2 and batcher.cancel(one := randomly.choice(jobs)):
-                cancelled.add(one)
-            if randomly.random() < 0.5:
-                await asyncio.sleep(randomly.choice([0, 0, 0.0005]))
-        if randomly.random() < 0.7:
-            await settle(lambda: all(job.answers or job in cancelled for job in jobs))
-            assert (batcher.waiting, batcher.running) == (0, 0) or await drained(batcher)
-    for job in jobs:
-        assert job.state is JobState.DONE
-        assert bool(job.answers) == (job not in cancelled)
-        if isinstance(job.answer, float):
-            assert job.answer == job.inputs[0][0, 0] * 2
-        outcome[job.answer if isinstance(job.answer, Kind | None) else "right"] += 1
-    return outcome
-
-
-async def drained(batcher: Batcher) -> bool:
-    """What was cancelled or late may still run."""
-    await settle(lambda: not batcher.running)
-    return batcher.waiting == 0
-
-
-@pytest.mark.usefixtures("often_switched")
-async def test_500_random_mixes_of_sizes_cancels_deadlines_and_priorities() -> None:
-    outcome = Counter[object]()
-    for seed in range(500):
-        outcome += await one_mix(seed)
-    for what in ("right", None, Kind.FULL, Kind.DEADLINE, Kind.INTERNAL, Kind.UNAVAILABLE):
-        assert outcome[what] > 20, outcome
-
-
-@pytest.mark.usefixtures("often_switched")
-@pytest.mark.parametrize("inline", [False, True])
-async def test_of_many_distinct_requests_none_gets_anothers_answer(inline: bool) -> None:
-    most = 500_000 if os.environ.get("SLIPWAY_FULL") else 50_000
-
-    asked = right = 0
-
-    class Checked(Asked):
-        def finished(self) -> None:
-            nonlocal right
-            assert self.outputs is not None
-            assert self.outputs[0][0, 0] == self.inputs[0][0, 0] * 2
-            right += 1
-            ask()
-
-    async with batcher_of(Model(inline=inline), max_rows=64, max_jobs=64, timeout_s=600) as batcher:
-
-        def ask() -> None:
-            nonlocal asked
-            if asked < most:
-                asked += 1
-                batcher.submit(Checked(asked))
-
-        for _ in range(200):
-            ask()
-        async with asyncio.timeout(most / 1000):  # 20 times what it takes
-            while right < most:  # noqa: ASYNC110 - what is waited for has no event
-                await asyncio.sleep(0.01)
-    assert right == asked == most

@@ -1,6 +1,7 @@
 """From a request to its answer: the parts of the engine put together, and what is counted."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -39,6 +40,7 @@ class Doubles(Model):
         ]
 
     def stream(self, call: Call) -> Iterator[Rows]:
+        assert self.gate.wait(LONG_S)
         for n in range(int(call.inputs[0][0, 0])):
             if n == 5:
                 raise RequestError(Kind.INVALID, "too many")
@@ -206,6 +208,33 @@ async def test_a_priority_means_nothing_where_there_is_one_level() -> None:
         assert numbers(await world.endpoint.infer(request(3, priority=9)))["double"] == [6]
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+async def test_a_config_may_rule_out_the_timeouts_of_requests_but_not_what_clients_wait(decoupled: bool) -> None:
+    async with world_of(closed=True, own_timeouts=False, decoupled=decoupled) as world:
+
+        async def ask(**more: Any) -> list[float]:
+            return [numbers(each)["double"][0] async for each in world.endpoint.stream(request(1, **more))]
+
+        patient = asyncio.create_task(ask(timeout_s=0.001))
+        if not decoupled:
+            await has_begun(world.model)
+        for more in ({"patience_s": 0.01}, {"timeout_s": 0.001, "patience_s": 0.01}):
+            with pytest.raises(RequestError, match=r"expired after 0.01 s") as caught:
+                await ask(**more)
+            assert caught.value.kind is Kind.DEADLINE
+        assert not patient.done()
+        world.model.gate.set()
+        assert len(await patient) == 1
+
+
+@pytest.mark.parametrize(("own_s", "patience_s"), [(0.01, 5.0), (5.0, 0.01), (0.01, None)])
+async def test_of_a_timeout_and_a_clients_patience_the_shorter_counts(own_s: float, patience_s: float | None) -> None:
+    async with world_of(closed=True) as world:
+        with pytest.raises(RequestError, match=r"expired after 0.01 s"):
+            await world.endpoint.infer(request(1, timeout_s=own_s, patience_s=patience_s))
+        world.model.gate.set()
+
+
 async def test_strings_count_for_the_bytes_that_wait() -> None:
     metadata = Metadata("test", (TensorSpec("s", "BYTES", (-1, 1)),), METADATA.outputs, 8)
     async with world_of(closed=True, metadata=metadata, max_queue_bytes=5000) as world:
@@ -265,6 +294,34 @@ async def test_with_a_cache_equal_requests_are_asked_once_whatever_outputs_they_
         world.endpoint.submit(request(3), lambda _: pytest.fail("it is answered although it was cancelled")).cancel()
         await asyncio.sleep(0)
         assert world.stats == {"success": 2, "CANCELED": 1}
+
+
+async def cost_us(world: World, rounds: int = 60, at_once: int = 64) -> float:
+    """Of a request, all different, in the best round: others use this machine too."""
+    loop, best_s = asyncio.get_running_loop(), 1.0
+    for number in range(rounds):
+        requests = [request(number * at_once + each) for each in range(at_once)]
+        waiting, over = at_once, loop.create_future()
+
+        def done(_: object, over: asyncio.Future[None] = over) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                over.set_result(None)
+
+        began_s = time.perf_counter()
+        for each in requests:
+            world.endpoint.submit(each, done)
+        await over
+        best_s = min(best_s, (time.perf_counter() - began_s) / at_once)
+    return best_s * 1e6
+
+
+async def test_a_cache_that_does_not_know_the_answer_costs_less_than_the_request_itself() -> None:
+    async with world_of() as plain, world_of(cache=Cache(64 << 20)) as cached:
+        plain_us, cached_us = await cost_us(plain), await cost_us(cached)
+        assert cached.endpoint.stats.cache_hits == 0
+    assert cached_us - plain_us < plain_us, f"a request costs {plain_us:.1f} us, a miss {cached_us - plain_us:.1f} more"
 
 
 async def test_sequences_are_kept_in_order() -> None:

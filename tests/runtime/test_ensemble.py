@@ -113,7 +113,7 @@ async def test_the_deadline_is_that_of_the_whole_and_each_step_gets_what_is_left
     ask = await answer(ensemble(steps, models), Ask(1, 2), timeout_s=0.05)
     assert ask.error is not None
     assert ask.error.kind is Kind.DEADLINE
-    given = [request.timeout_s for _, request in models.asked]
+    given = [request.patience_s for _, request in models.asked]
     assert all(left is not None and left <= 0.05 for left in given)
     assert models.cancelled == ["wait"]
 

@@ -188,6 +188,15 @@ def test_a_wrong_address_is_refused_in_one_sentence(
     assert not (tmp_path / "dest").exists()
 
 
+def test_without_samples_it_is_told_how_to_make_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIPWAY_SAMPLES_DIR", str(tmp_path / "none"))
+    code, last = run(capsys, "sample://hello", tmp_path / "dest")
+    assert code == 66
+    assert "make them with 'python -m slipway_runtime.samples FOLDER' and set SLIPWAY_SAMPLES_DIR=FOLDER" in last
+
+
 def test_a_model_above_the_limit_is_refused_before_it_is_copied(
     volume: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import os
 import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -40,6 +42,8 @@ pytestmark = pytest.mark.timeout(600 if FULL else 200)
 
 SLOW = 2000 if FULL else 200
 FLOODS = 5 if FULL else 2
+MEASURED_S = 3.0 if FULL else 0.7
+FLOOR_MS = 30.0
 MEMORY_MIB = 300
 """More than before, whatever comes: of it 2 x 64 MiB are what two bombs at once may unpack before they are refused."""
 GRPC = [(":method", "POST"), (":scheme", "http"), (":path", "/inference.GRPCInferenceService/ModelInfer"), *FIELDS[3:]]
@@ -47,9 +51,28 @@ GRPC = [(":method", "POST"), (":scheme", "http"), (":path", "/inference.GRPCInfe
 
 @pytest.fixture(scope="module")
 def server(samples: Path) -> Iterator[ServerProcess]:
-    server = start(samples, "--model", "sample://hello")
-    yield server.wait_ready()
+    server = start(samples, "--model", "sample://hello").wait_ready()
+    on(server.pid, INSIDE)
+    yield server
     server.kill()
+
+
+# The server has a processor of its own, its clients another: what is measured is what the server makes its clients
+# wait, and not that an attacker works too.
+PROCESSORS = sorted(os.sched_getaffinity(0))
+INSIDE, OUTSIDE = PROCESSORS[0], PROCESSORS[-1]
+
+
+def on(process: int, processor: int) -> None:
+    """Keep all threads of a process on one processor."""
+    for thread in os.listdir(f"/proc/{process}/task"):
+        os.sched_setaffinity(int(thread), {processor})
+
+
+def stand_aside(processor: int) -> None:
+    """The same for the thread that calls, which lets everybody else go first."""
+    os.sched_setaffinity(0, {processor})
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def connect(server: ServerProcess) -> socket.socket:
@@ -83,6 +106,7 @@ def probed(server: ServerProcess) -> Iterator[list[float]]:
     took: list[float] = []
     command = [sys.executable, str(Path(__file__).parent / "prober.py"), str(server.http_port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    on(process.pid, OUTSIDE)
     try:
         yield took
     finally:
@@ -231,21 +255,46 @@ def grpc_status(server: ServerProcess, data: bytes) -> bytes:
                     return bytes(fields[b"grpc-status"])
 
 
+@contextmanager
+def repeated(server: ServerProcess, attack: Callable[[ServerProcess], None]) -> Iterator[None]:
+    """Somebody who attacks again and again, at least once."""
+    stop, failed = threading.Event(), []
+
+    def run() -> None:
+        stand_aside(OUTSIDE)
+        try:
+            attack(server)
+            while not stop.is_set():
+                attack(server)
+        except Exception as error:
+            failed.append(error)
+
+    attacker = threading.Thread(target=run)
+    attacker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        attacker.join(120)
+    assert not failed, failed
+
+
+def p99_ms(took: list[float]) -> float:
+    return round(statistics.quantiles(took, n=100)[98], 2)
+
+
 def measured(server: ServerProcess, attack: Callable[[ServerProcess], None]) -> tuple[float, float]:
     """The 99th percentile of a healthy client's milliseconds, before and during an attack."""
     with probed(server) as calm_ms:
-        time.sleep(0.7)
-    with probed(server) as busy_ms:
-        began_s = time.monotonic()
-        attack(server)
-        while time.monotonic() < began_s + 0.7:
-            time.sleep(0.05)
-    return round(statistics.quantiles(calm_ms, n=100)[98], 2), round(statistics.quantiles(busy_ms, n=100)[98], 2)
+        time.sleep(MEASURED_S)
+    with repeated(server, attack), probed(server) as busy_ms:
+        time.sleep(MEASURED_S)
+    return p99_ms(calm_ms), p99_ms(busy_ms)
 
 
 def allowed_ms(calm: float) -> float:
-    """Twice what it was. The attacker has the same two cores: the floor is what its own work costs there."""
-    return max(2 * calm, 50)
+    """Twice what it was. The floor is what one turn of the loop and of the kernel may cost, and other work here."""
+    return max(2 * calm, FLOOR_MS)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__.replace("_", " "))
@@ -254,7 +303,7 @@ def test_memory_is_bounded_and_a_healthy_client_is_served_meanwhile(
 ) -> None:
     bomb()  # not while somebody measures
     before_mib, rounds = server.rss_mib(), []
-    for _ in range(3):
+    for _ in range(5):
         rounds.append(measured(server, attack))
         if rounds[-1][1] <= allowed_ms(rounds[-1][0]):
             break

@@ -1,14 +1,22 @@
 """From the first byte to the last: starting, failing to start, draining. Real processes, exact exit codes."""
 
+import asyncio
 import http.client
 import json
+import queue
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as grpc_client
+from tritonclient.utils import InferenceServerException
 
+from slipway_runtime.signals import ONE_WISH_S, wish
 from tests.runtime.load import BODY, Load, get, until, waiting
 from tests.runtime.process import ServerProcess
 
@@ -124,10 +132,63 @@ def test_what_does_not_end_in_time_is_cut_off_and_said(ending: Servers) -> None:
         connection.close()
 
 
+def test_a_signal_that_comes_twice_at_once_is_one_wish() -> None:
+    stop, now_s = asyncio.Event(), 100.0
+    tell = wish(stop.set, lambda: now_s)
+    seen = []
+    for now_s in (100.0, 100.01, 100.05, 100.0 + 1.5 * ONE_WISH_S, 200.0):  # noqa: B007 - the clock reads it
+        stop.clear()
+        tell()
+        seen.append(stop.is_set())
+    assert seen == [True, False, False, True, True]
+
+
+def test_an_idle_stream_is_told_and_does_not_hold_up_the_end(launch: Launch) -> None:
+    server = launch("--model", "sample://hello", "--drain-idle", "0.1").wait_ready()
+    got: queue.Queue[Any] = queue.Queue()
+    with grpc_client.InferenceServerClient(server.grpc) as client:
+        x = grpc_client.InferInput("x", [1, 4], "FP32")
+        x.set_data_from_numpy(np.ones((1, 4), np.float32))
+        client.start_stream(lambda result, error: got.put((result, error)))
+        client.async_stream_infer("hello", [x])
+        assert got.get(timeout=20)[1] is None
+        server.terminate()
+        server.wait_log("draining")
+        error = got.get(timeout=20)[1]
+        assert "StatusCode.UNAVAILABLE" in str(error)
+        assert "begin a new one, of another server" in str(error)
+        with pytest.raises(InferenceServerException, match="new stream should be started"):
+            client.async_stream_infer("hello", [x])
+    assert server.wait() == 0
+    assert server.wait_log("stopped")["drain_s"] < 10, "--drain-timeout is 30 s"
+
+
+def test_http_and_grpc_share_the_bytes_that_may_be_held(launch: Launch) -> None:
+    server = launch("--model", "sample://hello", "--max-held-bytes", "700000").wait_ready()
+    # 640 kB: what comes with one read is not held before it is taken, and that may be 256 KiB.
+    x = grpc_client.InferInput("x", [40_000, 4], "FP32")
+    x.set_data_from_numpy(np.ones((40_000, 4), np.float32))
+    with grpc_client.InferenceServerClient(server.grpc) as client, client_of(server) as half:
+        assert "batch-size" in refusal(client, x), "it is read as long as there is room"
+        half.sendall(b"POST /v2 HTTP/1.1\r\nhost: x\r\ncontent-length: 600000\r\n\r\n" + bytes(500_000))
+        until(lambda: "700000 at most: try again" in refusal(client, x))
+
+
+def client_of(server: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.http_port), timeout=20)
+
+
+def refusal(client: Any, x: Any) -> str:
+    with pytest.raises(InferenceServerException) as failed:
+        client.infer("hello", [x])
+    return str(failed.value)
+
+
 def test_a_second_signal_ends_it_at_once(ending: Servers) -> None:
     server = ending["drains for ever"].wait_ready()
     server.terminate()
     server.wait_log("draining")
+    time.sleep(2 * ONE_WISH_S)
     server.terminate()
     assert server.wait() == 1
     assert server.lines[-1] == "told to stop a second time, ended at once"
@@ -144,6 +205,37 @@ class Model:
             file.write("closed\\n")
         %s
 """
+
+
+def test_what_is_not_busy_is_closed_although_the_drain_takes_too_long(launch: Launch, tmp_path: Path) -> None:
+    tensor = {"data_type": "TYPE_FP32", "dims": [1]}
+    config = {
+        "max_batch_size": 1,
+        "input": [{"name": "x", **tensor}],
+        "output": [{"name": "y", **tensor}],
+        "instance_group": [{"count": 2, "kind": "KIND_CPU"}],
+        "parameters": {"instances": {"string_value": "threads"}},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.py").write_text(
+        CLOSES.replace(
+            "return",
+            "if batch['x'][0, 0]:\n            import time; self.file.with_name('busy').touch(); time.sleep(1000)\n"
+            "        return",
+        )
+        % "pass"
+    )
+    server = launch("--model", str(tmp_path), "--name", "m", "--allow-code", "true", "--drain-timeout", "0.1")
+    server.wait_ready()
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)
+    one = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}
+    connection.request("POST", "/v2/models/m/infer", json.dumps({"inputs": [one]}))
+    until((tmp_path / "busy").exists)
+    server.terminate()
+    assert server.wait() == 1
+    assert "stopped with 1 requests unfinished after 0.1 s (--drain-timeout)" in server.lines[-1]
+    assert len(list(tmp_path.glob("closed-*"))) == 1
+    connection.close()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
 """What /metrics says: Triton's names, figures that add up, and text that no name can break."""
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from slipway_runtime.engine.batcher import Policy
 from slipway_runtime.engine.cache import Cache
 from slipway_runtime.engine.endpoint import Done, Endpoint, Load, Options
 from slipway_runtime.engine.ensemble import Step
 from slipway_runtime.engine.job import Call
+from slipway_runtime.engine.policy import Policy
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.gpus import Gpu
 from slipway_runtime.metrics import BATCH_BUCKETS, CONTENT_TYPE, Exposition
@@ -202,3 +204,53 @@ def test_every_family_has_one_help_and_one_type() -> None:
     for kind in ("# HELP ", "# TYPE "):
         names = [line.split()[2] for line in lines if line.startswith(kind)]
         assert len(names) == len(set(names))
+
+
+def own(registry: CollectorRegistry) -> Doubling:
+    runner = Doubling()
+    runner.metrics = registry  # type: ignore[attr-defined]
+    return runner
+
+
+async def told(*registries: CollectorRegistry) -> Found:
+    served = endpoint()
+    served._model.runners[:] = [own(registry) for registry in registries]  # type: ignore[index]
+    found = read([served])
+    await served.close()
+    return found
+
+
+async def test_what_a_models_own_code_counts_is_told_with_whose_it_is() -> None:
+    registries = [CollectorRegistry(), CollectorRegistry()]
+    for number, registry in enumerate(registries):
+        Counter("odd_answers", 'Not "numbers",\nor \\ worse', ["why"], registry=registry).labels("NaN").inc(number + 1)
+        Gauge("drift", "Of inputs", registry=registry).set(float("nan") if number else 0.5)
+        Histogram("score", "Of answers", buckets=(0.5, 1), registry=registry).observe(0.7)
+    found = await told(*registries)
+    assert of_model("odd_answers_total", found, why="NaN", model_instance="0") == 1
+    assert of_model("odd_answers_total", found, why="NaN", model_instance="1") == 2
+    assert of_model("drift", found, model_instance="0") == 0.5
+    assert math.isnan(of_model("drift", found, model_instance="1"))
+    assert of_model("score_bucket", found, le="0.5", model_instance="0") == 0
+    assert of_model("score_bucket", found, le="+Inf", model_instance="0") == 1
+    assert of_model("score_count", found, model_instance="1") == 1
+    assert not [name for name, _ in found if name.endswith("_created")]
+
+
+async def test_a_models_own_code_cannot_speak_for_the_server() -> None:
+    registry = CollectorRegistry()
+    Gauge("nv_inference_count", "A lie", registry=registry).set(1e9)
+    Gauge("slipway_runtime_ready", "A lie", registry=registry).set(7)
+    Gauge("whose", "A lie", ["model"], registry=registry).labels("another").set(1)
+    found = await told(registry)
+    assert of_model("nv_inference_count", found) == 0
+    assert found["slipway_runtime_ready", ()] == 0
+    assert of_model("whose", found, model_instance="0") == 1
+
+
+async def test_a_models_metric_that_cannot_be_read_takes_no_other_away(caplog: pytest.LogCaptureFixture) -> None:
+    registry = CollectorRegistry()
+    Gauge("broken", "Fails", registry=registry).set_function(lambda: 1 / 0)
+    found = await told(registry)
+    assert of_model("nv_inference_count", found) == 0
+    assert "a model's own metrics cannot be read" in caplog.text

@@ -294,7 +294,13 @@ def test_our_own_options_are_read_from_the_parameters() -> None:
         pytest.param({"class": "os.system"}, "must be MODULE:CLASS", id="class"),
         pytest.param({"class_args": "[]"}, "must be a JSON object", id="arguments"),
         pytest.param({"class_args": "{"}, "is not JSON", id="arguments that are no JSON"),
-        pytest.param({"shard": "2"}, "sharded over several GPUs, which is not there yet", id="shards"),
+        pytest.param({"shards": "0"}, "'shards' is '0', must be a whole number from 1 to 64", id="no shards"),
+        pytest.param({"shards": "65"}, "'shards' is '65', must be a whole number from 1 to 64", id="many shards"),
+        pytest.param({"shards": "2", "compile": "on"}, "'compile' is not there for a model in shards", id="compiled"),
+        pytest.param(
+            {"shards": "2", "quantization": "dynamic-int8"}, "'quantization' is not there for", id="int8 shards"
+        ),
+        pytest.param({"shards": "2", "instances": "threads"}, "'instances' is 'threads', but shards", id="threads"),
     ],
 )
 def test_wrong_options_are_refused(parameters: dict[str, str], sentence: str) -> None:

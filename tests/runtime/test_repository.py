@@ -53,6 +53,34 @@ DYNAMIC: dict[str, Any] = {
         pytest.param(
             {}, ("--concurrency", "3", "--max-queue-bytes", "5"), {"max_jobs": 3, "max_queue_bytes": 5}, id="limits"
         ),
+        pytest.param(
+            {"dynamic_batching": {"preferred_batch_size": [4, 8]}, "max_batch_size": 8},
+            (),
+            {"preferred": (4, 8), "own_timeouts": True},
+            id="preferred sizes",
+        ),
+        pytest.param(
+            {"dynamic_batching": {"default_queue_policy": {"default_timeout_microseconds": 1}}},
+            (),
+            {"own_timeouts": False},
+            id="as in Triton, a queue's policy has to allow timeouts of requests",
+        ),
+        pytest.param(
+            {"dynamic_batching": {"default_queue_policy": {"allow_timeout_override": True}}},
+            (),
+            {"own_timeouts": True},
+            id="which it may",
+        ),
+        pytest.param(
+            {
+                "max_batch_size": 4,
+                "sequence_batching": {"oldest": {"preferred_batch_size": [2], "max_queue_delay_microseconds": 50}},
+            },
+            ("--max-delay", "1"),
+            {"preferred": (2,), "delay_s": 5e-05},
+            id="sequences",
+        ),
+        pytest.param({"sequence_batching": {}}, ("--max-delay", "1"), {"delay_s": 1.0}, id="sequences by the server"),
         pytest.param({}, ("--tenant-weights", "a=2,b=3"), {"weights": {"a": 2, "b": 3}}, id="weights"),
     ],
 )
@@ -87,7 +115,7 @@ def test_a_request_without_a_priority_has_the_models_default(
 def test_only_a_model_that_asks_for_it_has_a_cache(config: dict[str, Any], expected: int) -> None:
     found = plan(config, "--cache-bytes", "100")
     assert found.cache_bytes == expected
-    assert (found.options("m", 1).cache is not None) is bool(expected)
+    assert (found.options("m").cache is not None) is bool(expected)
 
 
 def test_sequences_end_when_they_are_idle_and_are_bounded() -> None:
@@ -95,12 +123,6 @@ def test_sequences_end_when_they_are_idle_and_are_bounded() -> None:
     assert plan({"sequence_batching": oldest}).sequences == (2.0, 3)
     assert plan({"sequence_batching": {}}).sequences == (1.0, 10_000)
     assert plan({}).sequences is None
-
-
-@pytest.mark.parametrize(("concurrency", "instances", "jobs"), [(8, 2, 4), (1, 4, 1), (0, 2, 1 << 30)])
-def test_instances_share_what_may_be_with_the_model_at_once(concurrency: int, instances: int, jobs: int) -> None:
-    found = plan({}, "--concurrency", str(concurrency)).options("m", instances)
-    assert found.policy.max_jobs == jobs
 
 
 @pytest.mark.parametrize(
@@ -254,10 +276,15 @@ def test_when_one_version_cannot_be_loaded_those_before_it_are_closed(tmp_path: 
     assert (tmp_path / "closed").exists()
 
 
-def test_the_version_policy_of_a_requests_config_holds(repository: Path) -> None:
+@pytest.mark.parametrize("one", [False, True])
+def test_the_version_policy_of_a_requests_config_holds(repository: Path, one: bool) -> None:
     (repository / "hello" / "2").mkdir()
     (repository / "hello" / "2" / "model.pt").write_bytes((repository / "hello" / "1" / "model.pt").read_bytes())
-    files = ModelFiles(settings("--repository", str(repository)))
+    model = repository / "hello"
+    files = ModelFiles(
+        read_settings(["serve", "--model", str(model)], {}) if one else settings("--repository", str(repository))
+    )
+    assert "hello" in files.initial()
     for policy, expected in (({"all": {}}, ["1", "2"]), ({"specific": {"versions": [1]}}, ["1"])):
         loaded = files.load("hello", json.dumps({"version_policy": policy}))
         assert [each.version for each in loaded] == expected

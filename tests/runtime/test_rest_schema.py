@@ -25,7 +25,8 @@ pytestmark = pytest.mark.timeout(3600 if FULL else 200)
 
 SCHEMA = schemathesis.openapi.from_path(REPOSITORY / "docs" / "openapi.yaml")
 SCHEMA.config.phases.update(phases=["examples", "fuzzing"])
-EACH = 1900 if FULL else 20
+EACH = 2250 if FULL else 20
+AT_LEAST = 50_000 if FULL else 200  # a page without parameters is asked once, not EACH times
 # Answers that tell of a state of the server or of the request, and of no fault of ours.
 SAID = {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 asked: list[int] = []
@@ -72,7 +73,7 @@ def test_what_is_asked_is_answered_as_described(case: "schemathesis.Case[Any]", 
 
 def test_the_server_lives_and_has_seen_no_fault_of_its_own(server: ServerProcess) -> None:
     print(json.dumps({"cases": len(asked), "by_status": {code: asked.count(code) for code in set(asked)}}))  # noqa: T201
-    assert len(asked) >= 33 * EACH / 3, "schemathesis has tried too little"
+    assert len(asked) >= AT_LEAST, "schemathesis has tried too little"
     assert 200 in asked
     assert not [line for line in server.lines if "Traceback" in line or "failed in the server itself" in line]
     assert server.stop() == 0

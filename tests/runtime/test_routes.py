@@ -16,6 +16,7 @@ from slipway_runtime.protocol.api import EXTENSIONS
 from slipway_runtime.protocol.routes import RestOptions, Routes
 from slipway_runtime.protocol.shared_memory import SharedMemory
 from slipway_runtime.wire.http1_messages import Request, Response
+from slipway_runtime.wire.inflating import Inflating
 from tests.runtime.fake_api import FakeApi
 from tests.runtime.http_stand_in import answer_of
 
@@ -47,7 +48,8 @@ def json_of(response: Response) -> Any:
 async def test_every_answer_is_json_with_a_sentence_when_it_fails(site: Site) -> None:
     for method, path, status in [
         ("GET", "/v2/nothing", 404),
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
+        ("POST", "/", 405),
         ("GET", "/v2/models/nope", 404),
         ("POST", "/v2/models/nope/infer", 404),
         ("POST", "/v2/models/simple/versions/2/infer", 404),
@@ -160,11 +162,11 @@ async def test_the_load_is_reported_when_it_is_asked_for(site: Site, form: str, 
     assert dict(response.headers).get("endpoint-load-metrics") == value
 
 
-async def test_the_shorter_of_two_timeouts_counts(site: Site) -> None:
+async def test_what_the_request_says_and_what_its_client_waits_are_told_apart(site: Site) -> None:
     body = BODY.replace(b"{", b'{"parameters":{"timeout":2000000},', 1)
     await site.ask("POST", "/v2/models/simple/infer", body, x_slipway_timeout_ms="500")
-    await site.ask("POST", "/v2/models/simple/infer", body, x_slipway_timeout_ms="5000")
-    assert [seen.timeout_s for seen in site.api.seen] == [0.5, 2.0]
+    await site.ask("POST", "/v2/models/simple/infer", body)
+    assert [(seen.timeout_s, seen.patience_s) for seen in site.api.seen] == [(2.0, 0.5), (2.0, None)]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", ""])
@@ -263,8 +265,17 @@ async def test_a_body_of_exactly_the_limit_passes(site: Site) -> None:
 
 
 async def test_a_body_for_a_model_that_there_is_not_is_not_inflated(site: Site) -> None:
-    for path in ("/v2/models/nope/infer", "/v2/nothing"):
-        assert (await site.ask("POST", path, b"no gzip" * 1000, content_encoding="gzip")).status == 404
+    for path in (
+        "/v2/models/nope/infer",
+        "/v2/nothing",
+        "/v2/models/nope/generate",
+        "/v2/models/simple/versions/9/generate_stream",
+        "/v1/models/nope:predict",
+        "/v1/models/simple:train",
+        "/v1/models/simple/versions/9:predict",
+    ):
+        assert (await site.ask("POST", path, b"no gzip" * 1000, content_encoding="gzip")).status == 404, path
+    assert (await site.ask("DELETE", "/v2/models/simple", b"no gzip" * 1000, content_encoding="gzip")).status == 405
 
 
 @pytest.mark.parametrize("count", [100, 100_000])
@@ -274,7 +285,8 @@ async def test_inflated_bodies_that_wait_are_bounded_over_all_requests(count: in
     body = json.dumps(
         {"id": "w", "inputs": [{"name": "INPUT0", "shape": [count], "datatype": "FP32", "data": [0.5] * count}]}
     ).encode()
-    site = Site(max_body_bytes=10_000_000, max_inflated_bytes=len(body) + count)
+    site = Site()
+    site.routes = Routes(site.api, SharedMemory(), RestOptions(10_000_000), Inflating(len(body) + count))
     waiting = Request("POST", path, {b"content-encoding": b"gzip"}, gzip.compress(body), keep_alive=True)
     headers = {"content_encoding": "gzip", "inference_header_content_length": "0"}
     for _ in range(2):  # also after a request that was cancelled

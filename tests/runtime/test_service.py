@@ -99,8 +99,8 @@ async def test_without_a_version_the_highest_number_answers(world: World) -> Non
     assert first(await world.submit()) == [21, 22]
     assert first(await world.submit(version="9")) == [20, 21]
     assert (refused(world, version="3").kind, refused(world, "nope").kind) == (Kind.NOT_FOUND, Kind.NOT_FOUND)
-    assert [row["version"] for row in world.service.statistics("m", "")] == ["2", "9", "10"]
-    assert [row["inference_count"] for row in world.service.statistics("m", "9")] == [1]
+    assert [row["version"] for row in await world.service.statistics("m", "")] == ["2", "9", "10"]
+    assert [row["inference_count"] for row in await world.service.statistics("m", "9")] == [1]
 
 
 async def test_an_unload_finishes_what_waits_and_refuses_what_is_new(world: World) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from slipway_runtime import __version__
 from slipway_runtime.errors import BadConfig
 from slipway_runtime.settings import OPTIONS, Settings, read_command, read_settings
 
@@ -51,7 +52,10 @@ def test_the_flag_wins_over_the_variable_and_that_over_the_default() -> None:
         pytest.param(["--format", "keras"], {}, "--format is 'keras', must be one of auto", id="format"),
         pytest.param(["--device", "tpu"], {}, "--device is 'tpu', must be one of auto", id="device"),
         pytest.param(["--name", "a/b"], {}, "--name is 'a/b', must be a name without '/'", id="name"),
-        pytest.param(["--nope", "1"], {}, "unrecognized arguments: --nope", id="unknown flag"),
+        pytest.param(
+            ["--nope", "1"], {}, "unknown argument '--nope'; 'slipway-runtime serve --help' lists", id="unknown flag"
+        ),
+        pytest.param(["m.pt"], {}, "unknown argument 'm.pt'; name a model by --model; 'slipway", id="no flag"),
         pytest.param(["--http-port", ""], {}, "--http-port is '', must be", id="empty flag"),
     ],
 )
@@ -112,8 +116,12 @@ def test_check_and_bench_take_the_settings_of_one_model() -> None:
     ("argv", "sentence"),
     [
         pytest.param(["check"], "the following arguments are required: MODEL", id="no model"),
-        pytest.param(["check", "/m", "--http-port", "1"], "unrecognized arguments: --http-port", id="not of one model"),
-        pytest.param(["check", "/m", "--seconds", "1"], "unrecognized arguments: --seconds", id="of bench only"),
+        pytest.param(
+            ["check", "/m", "--http-port", "1"],
+            "unknown argument '--http-port'; 'slipway-runtime check",
+            id="not of one model",
+        ),
+        pytest.param(["check", "/m", "--seconds", "1"], "unknown argument '--seconds'", id="of bench only"),
         pytest.param(["bench", "/m", "--seconds", "0"], "--seconds is '0', must be a number of seconds", id="no time"),
         pytest.param(["bench", "/m", "--max-batch", "-1"], "--max-batch is '-1', must be a whole number", id="batch"),
     ],
@@ -121,3 +129,22 @@ def test_check_and_bench_take_the_settings_of_one_model() -> None:
 def test_a_wrong_word_for_check_or_bench_is_named(argv: list[str], sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
         read_command(argv, {})
+
+
+def test_help_tells_what_is_allowed_and_what_is_taken_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_command(["serve", "--help"], {})
+    assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("usage: slipway-runtime serve [options] Serve a model")
+    assert (
+        "--http-port HTTP_PORT REST; 0 = any free port [a whole number from 0 to 65535; SLIPWAY_HTTP_PORT; de" in told
+    )
+    assert "--model MODEL file, folder, or sample://NAME [a path; SLIPWAY_MODEL_PATH] " in told
+    assert "[true or false; SLIPWAY_ALLOW_CODE; default: false]" in told
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_command(["--version"], {})
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"slipway-runtime {__version__}\n")

@@ -26,6 +26,15 @@ def n(*shape: int) -> Tensor:
     return tensor("n", "INT64", *(shape or (1, 1)))
 
 
+def test_bf16_is_refused_where_nobody_knows_that_the_model_takes_it() -> None:
+    """Its bits are those of UINT16: it would be read as that, and be in one batch with it."""
+    given = tensor("x", "BF16", 1, 2)
+    with pytest.raises(RequestError, match="the bits would be read as UINT16; write the input into its config"):
+        signature(TensorSpec("x")).fit([given])
+    assert signature(TensorSpec("x", "BF16", (-1, 2))).fit([given])[1] == 1
+    assert signature(TensorSpec("x")).fit([tensor("x", "UINT16", 1, 2)])[1] == 1
+
+
 @pytest.mark.parametrize("rows", [1, 4])
 def test_what_fits_is_passed_on_as_it_is(rows: int) -> None:
     given = [x(rows, 2), n(rows, 1)]

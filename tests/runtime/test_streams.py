@@ -5,6 +5,8 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from slipway_runtime.engine.job import Call
 from slipway_runtime.engine.streams import AHEAD, Streams
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.tensors import Rows
-from tests.runtime.engine import LONG_S, Asked, Model, settle
+from tests.runtime.engine import LONG_S, Asked, Model, policy, settle
 
 LOOPS = {"uvloop": uvloop.new_event_loop}
 
@@ -47,8 +49,8 @@ class Counting(Model):
 
 
 @asynccontextmanager
-async def streams_of(*models: Counting, max_queue: int = 10) -> AsyncIterator[Streams]:
-    streams = Streams(models, max_queue)
+async def streams_of(*models: Counting, max_queue: int = 10, **change: Any) -> AsyncIterator[Streams]:
+    streams = Streams(models, policy(max_queue=max_queue, **change))
     try:
         yield streams
     finally:
@@ -58,8 +60,11 @@ async def streams_of(*models: Counting, max_queue: int = 10) -> AsyncIterator[St
             await streams.close()
 
 
-async def answers(streams: Streams, most: int, timeout_s: float = LONG_S) -> list[float]:
-    return [float(rows[0][0, 0]) async for rows in streams.run(Asked(most), timeout_s)]
+async def answers(streams: Streams, most: int, timeout_s: float = LONG_S, **of_job: Any) -> list[float]:
+    job = Asked(most)
+    for name, value in of_job.items():
+        setattr(job, name, value)
+    return [float(rows[0][0, 0]) async for rows in streams.run(job, timeout_s)]
 
 
 async def works(model: Counting) -> None:
@@ -155,6 +160,101 @@ async def test_those_who_wait_for_an_instance_are_served_in_order_and_bounded() 
         await asyncio.gather(*tasks)
         assert order == [0, 1, 2]
         assert streams.waiting == 0
+
+
+async def order_of(model: Counting, streams: Streams, *waiting: tuple[str, dict[str, Any]]) -> list[str]:
+    """In which order those who wait are served, by their names, when the one instance gets free."""
+    order = list[str]()
+
+    async def one(name: str, of_job: dict[str, Any]) -> None:
+        await answers(streams, 1, **of_job)
+        order.append(name)
+
+    first = asyncio.create_task(answers(streams, 1))
+    await works(model)
+    tasks = [asyncio.create_task(one(name, of_job)) for name, of_job in waiting]
+    await settle(lambda: streams.waiting == len(waiting))
+    model.gate.set()
+    await asyncio.gather(first, *tasks)
+    return order
+
+
+async def test_who_has_a_higher_priority_streams_before_who_came_earlier() -> None:
+    model = Counting(closed=True)
+    async with streams_of(model, levels=2) as streams:
+        low, high = {"level": 1}, {"level": 0}
+        assert await order_of(model, streams, ("a", low), ("b", low), ("c", high)) == ["c", "a", "b"]
+
+
+async def test_a_tenant_with_many_streams_that_wait_does_not_keep_another_from_its_share() -> None:
+    model = Counting(closed=True)
+    async with streams_of(model, weights={"few": 2}) as streams:
+        many = [(f"many {n}", {"tenant": "many"}) for n in range(4)]
+        few = [(f"few {n}", {"tenant": "few"}) for n in range(2)]
+        order = await order_of(model, streams, *many, *few)
+        assert order.index("few 1") <= 2
+        assert [name for name in order if name.startswith("many")] == [name for name, _ in many]
+
+
+async def test_who_waits_for_a_stream_is_told_by_level_and_tenant() -> None:
+    model = Counting(closed=True)
+    async with streams_of(model, levels=2) as streams:
+        task = asyncio.create_task(answers(streams, 1))
+        await works(model)
+        waits = asyncio.create_task(answers(streams, 1, level=1, tenant="a"))
+        await settle(lambda: streams.waiting)
+        assert streams.waiting_by_tenant() == {(2, "a"): 1}
+        model.gate.set()
+        await asyncio.gather(task, waits)
+
+
+async def test_streams_that_wait_are_bounded_by_bytes_but_one_is_always_let_in() -> None:
+    model = Counting(closed=True)
+    async with streams_of(model, max_queue_bytes=100) as streams:
+        tasks = [asyncio.create_task(answers(streams, 1, size_bytes=1000))]
+        await works(model)
+        tasks.append(asyncio.create_task(answers(streams, 1, size_bytes=60)))
+        await settle(lambda: streams.waiting == 1)
+        with pytest.raises(RequestError, match="Exceeds maximum queue size: 60 bytes wait already") as caught:
+            await answers(streams, 1, size_bytes=41)
+        assert caught.value.kind is Kind.FULL
+        tasks.append(asyncio.create_task(answers(streams, 1, size_bytes=40)))
+        await settle(lambda: streams.waiting == 2)
+        model.gate.set()
+        assert await asyncio.gather(*tasks) == [[0]] * 3
+
+
+async def test_no_more_streams_run_than_may_be_with_the_model_at_once() -> None:
+    models = [Counting(closed=True) for _ in range(3)]
+    async with streams_of(*models, max_jobs=2) as streams:
+        tasks = [asyncio.create_task(answers(streams, 1)) for _ in range(4)]
+        await settle(lambda: streams.running == 2)
+        assert (streams.waiting, streams.utilization) == (2, 2.0)
+        for model in models:
+            model.gate.set()
+        assert await asyncio.gather(*tasks) == [[0]] * 4
+        assert max(model.given for model in models) >= 1
+
+
+async def test_whoever_leaves_at_whatever_moment_takes_no_instance_with_it() -> None:
+    random = Random(1)  # noqa: S311 - repeatable
+    models = [Counting() for _ in range(2)]
+    async with streams_of(*models, max_queue=1000) as streams:
+        tasks = [
+            asyncio.create_task(answers(streams, 2, random.choice([LONG_S, random.uniform(0, 0.01)])))
+            for _ in range(300)
+        ]
+        for task in tasks:
+            if random.random() < 0.3:
+                task.cancel()
+            if random.random() < 0.2:
+                await asyncio.sleep(0)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [0.0, 1.0] in ended
+        assert {type(each) for each in ended} == {list, RequestError, asyncio.CancelledError}
+        await settle(lambda: streams.running == 0)
+        assert streams.waiting == 0
+        assert await asyncio.gather(*(answers(streams, 1) for _ in range(2))) == [[0], [0]]
 
 
 async def test_several_instances_stream_at_the_same_time() -> None:

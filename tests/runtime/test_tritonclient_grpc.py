@@ -178,7 +178,7 @@ async def test_parameters_reach_the_request(site: Site) -> None:
 
 async def test_the_clients_deadline_is_the_requests(site: Site) -> None:
     await site.client.infer("simple", simple(), client_timeout=5)
-    assert 4 < (site.api.seen[0].timeout_s or 0) < 5.1  # the client rounds up
+    assert 4 < (site.api.seen[0].patience_s or 0) < 5.1  # the client rounds up
 
 
 async def test_the_top_classes_with_their_labels(site: Site) -> None:

@@ -149,7 +149,7 @@ async def test_parameters_and_headers_reach_the_request(site: Site, client: Any)
         parameters={"temperature": 0.5, "word": "x"},
     )
     (seen,) = site.api.seen
-    assert (seen.priority, seen.timeout_s, seen.tenant) == (3, 1.5, "blue")
+    assert (seen.priority, seen.timeout_s, seen.patience_s, seen.tenant) == (3, 2.0, 1.5, "blue")
     assert seen.parameters == {
         "sequence_id": 9,
         "sequence_start": True,

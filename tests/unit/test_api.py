@@ -3,6 +3,7 @@
 import json
 import operator
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,55 @@ def test_every_field_is_described_and_bounded(manifest: Any) -> None:
             assert {"minimum", "maximum"} <= node.keys(), path
         for name, child in node.get("properties", {}).items() if isinstance(node.get("properties"), dict) else ():
             assert child.get("description"), f"{path}.{name} has no description"
+
+
+def test_an_excluded_limit_is_said_as_the_api_server_reads_it() -> None:
+    """OpenAPI 3.0: a number and a flag. With a number for the flag the API server refuses the whole CRD."""
+    assert crdgen.structural({"type": "number", "exclusiveMinimum": 0}, {}) == {
+        "type": "number",
+        "minimum": 0,
+        "exclusiveMinimum": True,
+    }
+    for manifest in crdgen.all_crds():
+        flags = [node["exclusiveMinimum"] for _, node in _nodes(manifest) if "exclusiveMinimum" in node]
+        assert all(flag is True for flag in flags)
+
+
+def test_status_is_told_but_not_bounded() -> None:
+    """The operator writes it from the models; bounds there would only take room that fields of the spec need."""
+    service = next(each for each in crdgen.all_crds() if each["spec"]["names"]["kind"] == "InferenceService")
+    status = service["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    for path, node in _nodes(status, "status"):
+        assert not {"maxLength", "x-kubernetes-validations", "pattern"} & node.keys(), path
+        for name, child in node.get("properties", {}).items():
+            assert child.get("description"), f"{path}.{name} has no description"
+            assert "default" not in child, f"{path}.{name}"
+    assert status["properties"]["routing"].keys() == {"type", "description", crdgen.OPAQUE, crdgen.MAP_TYPE}
+
+
+def test_a_map_of_status_is_applied_as_one_value() -> None:
+    """Merged by key, one whose last key an apply takes away becomes null, which the API server then refuses."""
+    service = next(each for each in crdgen.all_crds() if each["spec"]["names"]["kind"] == "InferenceService")
+    status = service["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    maps = dict(maps_of(status, "status"))
+    assert {"status.rollout.told", "status.rollout.evidence", "status.routing"} <= maps.keys()
+    assert {name for name, kind in maps.items() if kind != "atomic"} == set()
+
+
+def maps_of(node: dict[str, Any], path: str) -> Iterator[tuple[str, str | None]]:
+    """Those that are fields of objects; a list without keys is one value anyway, and all that is in it."""
+    if crdgen.OPAQUE in node or "additionalProperties" in node:
+        yield path, node.get(crdgen.MAP_TYPE)
+    for name, child in node.get("properties", {}).items():
+        yield from maps_of(child, f"{path}.{name}")
+    if "x-kubernetes-list-map-keys" in node:
+        yield from maps_of(node["items"], f"{path}[]")
+
+
+def test_a_crd_has_no_yaml_anchors() -> None:
+    """People have to puzzle them out, and some tools refuse them."""
+    for text in crdgen.render().values():
+        assert not re.search(r"[&*]id[0-9]+", text)
 
 
 class _Either(BaseModel):

@@ -9,20 +9,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.api.manifest import Manifest
-from slipway.api.names import LABEL_REVISION
+from slipway.api.names import ABORT, COMMAND
+from slipway.api.scaled import ScalingState, Zero
+from slipway.api.traffic import WHOLE
 from slipway.control.reconcile import is_owned
+from slipway.decide.demand import Demand
 from slipway.decide.plan import plan
-from slipway.decide.types import Create, Delete, Observed, Plan, Replace, Scale
-from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE
-from tests.control.world import KEY, World, drive, service
+from slipway.decide.release import Sample
+from slipway.decide.scaled import ASLEEP
+from slipway.decide.scaling.types import Code, Reason
+from slipway.decide.types import Create, Delete, Observed, Plan, Replace, Scale, SetStatus
+from slipway.kube.kinds import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+)
+from tests.control.world import KEY, Demanded, World, drive, service, split
 from tests.fake import controllers
 from tests.fake.controllers import Failure
+from tests.fake.gateways import FakeGateway
 
 Step = Callable[[World], None]
 
 
 def _uses(uri: str, replicas: int) -> Step:
     return lambda world: world.user_applies(service(uri, replicas=replicas))
+
+
+def _splits(uri: str, weight: str, **more: Any) -> Step:
+    return lambda world: world.user_applies(split(uri, weight, **more))
+
+
+def _loses_a_gateway(world: World) -> None:
+    """It hears nothing any more, and goes on with what it has."""
+    world.gateways.pods["gw-b"].is_silent = True
+
+
+def _gateway_taken_out(world: World) -> None:
+    world.gateways.pods["gw-b"].takes_traffic = not world.gateways.pods["gw-b"].is_silent
+
+
+def _gateway_back(world: World) -> None:
+    world.gateways.pods["gw-b"] = FakeGateway()
+    world.gateways.take()
 
 
 def _refused(world: World) -> None:
@@ -37,6 +68,11 @@ def _settles(world: World) -> None:
 def _fails(world: World) -> None:
     controllers.gc(world.store)
     controllers.settle(world.store, failure=Failure(exit_code=66, message="no such model"))
+
+
+def _b_fails(world: World) -> None:
+    failure = Failure(exit_code=66, message="no such model")
+    controllers.settle(world.store, failure=failure, only=lambda d: "slipway.dev/variant" in d["metadata"]["labels"])
 
 
 def _loses(kind: Any) -> Step:
@@ -56,15 +92,113 @@ def _sidecar(world: World) -> None:
 
 
 def _status_wiped(world: World) -> None:
-    from slipway.kube.kinds import INFERENCE_SERVICE  # noqa: PLC0415
-
     def wipe(live: Manifest) -> None:
         live["status"] = {}
 
     world.store.edit(INFERENCE_SERVICE, *KEY, wipe, manager="somebody", subresource="status")
 
 
+MOVING = {"Provisioning", "Shadowing", "Progressing", "Promoting", "RollingBack"}
+CANARY = {"steps": [{"weight": "10%", "hold": "5s"}, {"weight": "50%"}], "analysis": {"minRequests": 50}}
+
+
+def _releases(uri: str, **rollout: Any) -> Step:
+    def release(world: World) -> None:
+        wanted = service(uri, replicas=2)
+        wanted["spec"]["rollout"] = CANARY | rollout
+        world.user_applies(wanted)
+
+    return release
+
+
+def _requests(errors: int) -> Step:
+    """Everybody who is led to is asked; a candidate may fail."""
+
+    def ask(world: World) -> None:
+        for target in (world.status.get("routing") or {"targets": []})["targets"]:
+            is_candidate = target["revision"] != world.status.get("stable")
+            sample = Sample(100, errors if is_candidate else 0)
+            world.gateways.count(KEY, target["revision"], sample if target["weight"] else Sample())
+        world.wait(6)
+
+    return ask
+
+
+def _says(text: str) -> Step:
+    """A command, whose id is the time."""
+
+    def annotate(world: World) -> None:
+        def change(live: Manifest) -> None:
+            verb = {ABORT: ""} if text == "abort" else {COMMAND: f"{text} "}
+            words = {name: f"{start}{world.store.now.timestamp()}" for name, start in verb.items()}
+            live["metadata"].setdefault("annotations", {}).update(words)
+
+        world.store.edit(INFERENCE_SERVICE, *KEY, change, manager="kubectl-annotate")
+
+    return annotate
+
+
+def _scales(uri: str = "sample://hello", *, b: bool = False, **rollout: Any) -> Step:
+    """From zero to four replicas, as the load asks."""
+
+    def scale(world: World) -> None:
+        wanted = split("sample://hello-b", "10%") if b else service(uri)
+        wanted["spec"]["scaling"] = {"minReplicas": 0, "maxReplicas": 4}
+        if rollout:
+            wanted["spec"]["rollout"] = CANARY | rollout
+        world.user_applies(wanted)
+
+    return scale
+
+
+def _load(replicas: int, code: Code = Code.OBJECTIVE) -> Step:
+    """What scaling decides for whoever answers; never down while a release is under way, as its contract is."""
+
+    def ask(world: World) -> None:
+        scaling, known = demanded(world), world.status.get("revisions", ())
+        is_shifting = (world.status.get("rollout") or {}).get("phase") in MOVING
+        for variant, role in (("", "Stable"), ("b", "Variant")):
+            found = [one["name"] for one in known if (one["role"], one.get("variant", "")) == (role, variant)]
+            before = scaling.of[variant].replicas if variant in scaling.of else 1
+            number = max(1, before, replicas) if is_shifting else replicas
+            zero = Zero(failed=int(code is Code.ACTIVATION_FAILED))
+            state = ScalingState(at=world.store.now.timestamp(), zero=zero)
+            scaling.of[variant] = Demand("".join(found), number, (Reason(code, "so many"),), state)
+
+    return ask
+
+
+def _nothing_decided(world: World) -> None:
+    world.restart()
+    demanded(world).of = {}
+
+
+def demanded(world: World) -> Demanded:
+    assert isinstance(world.scaling, Demanded)
+    return world.scaling
+
+
 STEPS: dict[str, Step] = {
+    "v1 from zero": _scales(),
+    "v1 and b from zero": _scales(b=True),
+    "canary v7 from zero": _scales("sample://hello-v7", strategy="Canary"),
+    "v8 from zero": _scales("sample://hello-v8"),
+    "load needs none": _load(0, Code.IDLE),
+    "load needs one": _load(1),
+    "load needs three": _load(3),
+    "load is given up": _load(0, Code.ACTIVATION_FAILED),
+    "nothing is decided": _nothing_decided,
+    "canary v3": _releases("sample://hello-v3"),
+    "canary v4, borrowing": _releases("sample://hello-v4", capacity="Borrow"),
+    "blue and green v5": _releases("sample://hello-v5", strategy="BlueGreen", steps=[]),
+    "copies v6": _releases("sample://hello-v6", steps=[{"mirror": "10%"}, {"weight": "50%"}]),
+    "requests": _requests(0),
+    "requests fail": _requests(90),
+    "abort": _says("abort"),
+    "promote": _says("promote"),
+    "promote-all": _says("promote-all"),
+    "retry": _says("retry"),
+    "rollback": _says("rollback"),
     "v1": _uses("sample://hello", 1),
     "v2 x3": _uses("sample://hello-v2", 3),
     "refused": _refused,
@@ -78,6 +212,13 @@ STEPS: dict[str, Step] = {
     "loses records": _loses(CONTROLLER_REVISION),
     "sidecar": _sidecar,
     "status wiped": _status_wiped,
+    "b 10 %": _splits("sample://hello-b", "10%", match=[{"header": "x-group", "exact": "beta"}]),
+    "b' 25.5 %": _splits("sample://hello-b2", "25.5%"),
+    "b too much": _splits("sample://hello-b", "10%", extra="95%"),
+    "b fails": _b_fails,
+    "gateway silent": _loses_a_gateway,
+    "gateway taken out": _gateway_taken_out,
+    "gateway back": _gateway_back,
 }
 histories = st.lists(st.sampled_from(sorted(STEPS)), max_size=8)
 
@@ -149,38 +290,99 @@ def test_only_owned_objects_are_changed_and_deletes_name_the_very_object(history
 
 
 @given(histories)
-def test_pods_go_only_when_the_address_has_left_them(history: list[str]) -> None:
-    """Nothing ready that the address selects is deleted, and it never leaves a ready revision for one that is not."""
+def test_pods_go_only_when_no_gateway_leads_to_them(history: list[str]) -> None:
+    """Nothing ready that any gateway which takes traffic still serves is deleted, whatever status says."""
 
     def check(world: World) -> None:
-        selected = {name: _selected(world, name) for name in world.names(SERVICE)}.get("hello")
+        reachable = {t["revision"] for table in world.gateways.serving(KEY) for t in table["targets"]}
         for action in _plan(world).actions:
             if isinstance(action, Delete) and action.target["kind"] == "Deployment":
-                assert action.target["metadata"]["name"] != selected or not _ready(world, selected)
-            if isinstance(action, Replace) and action.body["metadata"]["name"] == "hello" and _ready(world, selected):
-                assert _ready(world, action.body["spec"]["selector"][LABEL_REVISION])
+                name = action.target["metadata"]["name"]
+                assert name not in reachable or not _ready(world, name)
 
     drive(_live(history, check))
 
 
 @given(histories)
-def test_record_before_pods_and_pods_before_address_and_address_before_removal(history: list[str]) -> None:
+def test_weights_sum_to_the_whole_and_lead_only_where_somebody_answers(history: list[str]) -> None:
+    """In every routing ever written. Stable alone may be without a ready pod: there is nobody to stand in for it."""
+
+    def check(world: World) -> None:
+        for action in _plan(world).actions:
+            if not isinstance(action, SetStatus) or "routing" not in action.body["status"]:
+                continue
+            table = action.body["status"]["routing"]
+            assert sum(target["weight"] for target in table["targets"]) == WHOLE
+            assert [target["variant"] for target in table["targets"]] == sorted(t["variant"] for t in table["targets"])
+            stable = action.body["status"].get("stable", table["targets"][0]["revision"])
+            led = {t["revision"] for t in table["targets"] if t["revision"] != stable and t["weight"]}
+            led |= {rule["revision"] for rule in table["rules"]}
+            led |= {table["mirror"]["revision"]} if "mirror" in table else set()
+            held = {target["revision"] for target in table["targets"] if target.get("holdMs")}
+            asleep = {one["revision"] for one in action.body["status"]["scaling"] if one["reason"] in ASLEEP}
+            assert all(_ready(world, name) or name in held & asleep for name in led)
+
+    drive(_live(history, check))
+
+
+@given(histories)
+def test_the_last_pod_goes_only_when_every_gateway_holds_its_requests(history: list[str]) -> None:
+    def check(world: World) -> None:
+        for action in _plan(world).actions:
+            name = action.deployment["metadata"]["name"] if isinstance(action, Scale) else ""
+            if not isinstance(action, Scale) or action.replicas or not _ready(world, name):
+                continue
+            for table in world.gateways.serving(KEY):
+                assert all(t.get("holdMs") or not t["weight"] for t in table["targets"] if t["revision"] == name)
+
+    drive(_live(history, check))
+
+
+@given(histories)
+def test_no_revision_is_given_more_replicas_than_all_requests_need(history: list[str]) -> None:
+    """So a release never has more than twice as many, however many revisions there were."""
+
+    def check(world: World) -> None:
+        found = world.cache.service(KEY)
+        scaling = (found or {})["spec"]["scaling"]
+        if "maxReplicas" not in scaling or not demanded(world).of:
+            return
+        for action in _plan(world).actions:
+            if isinstance(action, Scale) and action.replicas > action.deployment["spec"]["replicas"]:
+                variant = action.deployment["metadata"]["labels"].get("slipway.dev/variant", "")
+                assert action.replicas <= max(1, demanded(world).of[variant].replicas)
+
+    drive(_live(history, check))
+
+
+@given(histories)
+def test_requests_never_leave_a_ready_revision_for_one_that_is_not(history: list[str]) -> None:
+    def check(world: World) -> None:
+        before = (world.status.get("routing") or {"targets": []})["targets"]
+        stable = next((t["revision"] for t in before if not t["variant"]), None)
+        for action in _plan(world).actions:
+            if isinstance(action, SetStatus) and _ready(world, stable) and "routing" in action.body["status"]:
+                after = next(t["revision"] for t in action.body["status"]["routing"]["targets"] if not t["variant"])
+                assert _ready(world, after)
+
+    drive(_live(history, check))
+
+
+@given(histories)
+def test_record_before_pods_and_pods_before_routing(history: list[str]) -> None:
     def check(world: World) -> None:
         recorded, running = set(world.names(CONTROLLER_REVISION)), set(world.names(DEPLOYMENT))
-        leads_to = {name: _selected(world, name) for name in world.names(SERVICE)}.get("hello")
         for action in _plan(world).actions:
-            if isinstance(action, Create | Replace):
+            if isinstance(action, Create):
                 kind, name = action.body["kind"], action.body["metadata"]["name"]
-                if kind == "ControllerRevision":
-                    recorded.add(name)
-                elif kind == "Deployment":
+                recorded |= {name} if kind == "ControllerRevision" else set()
+                if kind == "Deployment":
                     assert name in recorded
                     running.add(name)
-                elif (kind, name) == ("Service", "hello"):
-                    leads_to = action.body["spec"]["selector"][LABEL_REVISION]
-                    assert leads_to in running
+            if isinstance(action, SetStatus) and "routing" in action.body["status"]:
+                assert {t["revision"] for t in action.body["status"]["routing"]["targets"]} <= running
             if isinstance(action, Delete) and action.target["kind"] == "Deployment":
-                assert action.target["metadata"]["name"] != leads_to
+                running.remove(action.target["metadata"]["name"])
 
     drive(_live(history, check))
 
@@ -188,11 +390,6 @@ def test_record_before_pods_and_pods_before_address_and_address_before_removal(h
 def _ready(world: World, revision: str | None) -> int:
     live = world.store.get(DEPLOYMENT, "team", revision or "")
     return int((live or {}).get("status", {}).get("readyReplicas", 0))
-
-
-def _selected(world: World, name: str) -> str | None:
-    selected: str | None = world.get(SERVICE, name)["spec"]["selector"].get(LABEL_REVISION)
-    return selected
 
 
 @given(histories)
@@ -219,6 +416,8 @@ def test_every_history_ends_well_once_the_spec_is_good_and_pods_start(history: l
         for name in history:
             STEPS[name](world)
             await world.operate()
+        _gateway_back(world)
+        demanded(world).of = {}
         world.user_applies(service("sample://hello-v2", replicas=2))
         await world.converge()
         await world.converge()

@@ -58,6 +58,12 @@ def test_a_ready_pod_has_no_fault_whatever_it_went_through() -> None:
     assert fault(pod(container=ended(1, restarts=3), conditions=ready), NOW) is None
 
 
+def test_a_pod_that_was_evicted_says_nothing_against_its_model() -> None:
+    evicted = pod(container=ended(137))
+    evicted["status"] |= {"phase": "Failed", "reason": "Evicted"}
+    assert fault(evicted, NOW) is None
+
+
 def test_a_clean_end_is_no_fault() -> None:
     assert fault(pod(container=ended(0)), NOW) is None
 

@@ -144,7 +144,43 @@ def test_names_of_children_are_labels(length: int) -> None:
         resources.deployment(owner, record, 1),
         resources.revision_service(owner, record.name),
         resources.address(owner, record.name),
+        resources.preview_address(owner, record.name),
         resources.budget(owner),
     ]
     assert all(len(child["metadata"]["name"]) <= 63 for child in children)
     assert all(len(value) <= 63 for child in children for value in child["metadata"]["labels"].values())
+
+
+def test_the_preview_has_an_address_of_its_own_at_the_same_gateway() -> None:
+    owner = {"metadata": {"name": "a", "namespace": "ns", "uid": "u"}}
+    own, preview = (make(owner, "gateway.x") for make in (resources.address, resources.preview_address))
+    assert preview["metadata"]["name"] == "a-preview"
+    assert preview["metadata"]["labels"] == own["metadata"]["labels"]
+    assert preview["spec"] == own["spec"]
+
+
+def test_what_a_pod_holds_is_known_when_its_runtime_says_how_long_its_queue_is() -> None:
+    told = template(predictor(containerConcurrency=8), maxQueue=1000)
+    env = {var["name"]: var.get("value") for var in told["spec"]["containers"][0]["env"]}
+    assert env["SLIPWAY_MAX_QUEUE"] == "1000"
+    assert resources.slots(told) == 1008
+    assert resources.slots(template(predictor(containerConcurrency=8))) == 0
+
+
+def test_when_a_pod_closes_quiet_connections_is_known_when_its_runtime_says_so() -> None:
+    told = template(predictor(), idleTimeout="1m15s")
+    env = {var["name"]: var.get("value") for var in told["spec"]["containers"][0]["env"]}
+    assert env["SLIPWAY_IDLE_TIMEOUT_S"] == "75.0"
+    assert resources.idle_timeout_ms(told) == 75_000
+    assert resources.idle_timeout_ms(template(predictor())) == 0
+
+
+@pytest.mark.parametrize(("said", "ms"), [("2.5", 2500), ("99999", 3_600_000), ("soon", 0), ("nan", 0), ("-1", 0)])
+def test_what_the_environment_says_of_quiet_connections_counts_as_far_as_it_is_a_number(said: str, ms: int) -> None:
+    told = template(predictor(), idleTimeout="75s", env=[{"name": "SLIPWAY_IDLE_TIMEOUT_S", "value": said}])
+    assert resources.idle_timeout_ms(told) == ms
+
+
+def test_a_variant_of_the_same_model_is_another_revision() -> None:
+    assert digest(choice(predictor(), "b")) != digest(choice(predictor()))
+    assert digest(choice(predictor(), "b")) != digest(choice(predictor(), "c"))

@@ -4,7 +4,8 @@ import pytest
 
 from slipway.api.conditions import Reason
 from slipway.api.manifest import Manifest
-from slipway.api.v1alpha1 import Model, RuntimeContainer
+from slipway.api.model import Model
+from slipway.api.v1alpha1 import RuntimeContainer
 from slipway.decide.runtimes import Runtime, choose, image
 from slipway.decide.types import Refusal
 

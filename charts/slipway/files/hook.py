@@ -1,8 +1,8 @@
 """What the chart's hooks do, in the operator's image: `python -c SCRIPT ACTION...`.
 
-An ACTION is a URL that must answer, or an object in JSON that is applied. First of all Slipway's kinds must be
-served: on a first install the API server needs a moment for them. Every action is tried until it succeeds, together
-for a minute at most; then the script ends with 1 and the last problem as its only sentence.
+An ACTION is a URL that must answer 200, `CODE URL` for another answer, or an object in JSON that is applied. First of
+all Slipway's kinds must be served: on a first install the API server needs a moment for them. Every action is tried
+until it succeeds, together for a minute at most; then the script ends with 1 and the last problem as its only sentence.
 """
 
 # ruff: noqa: S310, T201 (the addresses come from the chart; the log is the answer)
@@ -48,11 +48,23 @@ def apply(manifest: str) -> None:
     ask_api(f"{where}/{KINDS[obj['kind']]}/{obj['metadata']['name']}", manifest)
 
 
+def expect(url: str, code: int) -> None:
+    try:
+        urlopen(url, timeout=5).close()
+    except HTTPError as error:
+        if error.code != code:
+            raise
+    else:
+        if code != 200:
+            raise URLError(f"{url} answers 200, not {code}")
+
+
 def run(action: str) -> None:
     if action.startswith("{"):
         apply(action)
     else:
-        urlopen(action, timeout=5).close()
+        code, _, url = action.rpartition(" ")
+        expect(url, int(code or 200))
 
 
 def explain(error: OSError) -> str:

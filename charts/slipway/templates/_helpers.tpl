@@ -35,6 +35,31 @@ app.kubernetes.io/part-of: slipway
 {{- default (ternary (include "slipway.operator" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
 
+{{/* monitors, annotations or none: how Prometheus finds what to read. */}}
+{{- define "slipway.scrape" -}}
+{{- $wanted := .Values.metrics.scrape -}}
+{{- if ne $wanted "auto" -}}
+{{ $wanted }}
+{{- else -}}
+{{- ternary "monitors" "annotations" (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor") -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Call with (list . CONTAINER PORT ANNOTATIONS): the annotations of a pod, in which those of the values win. */}}
+{{- define "slipway.podAnnotations" -}}
+{{- $all := dict "kubectl.kubernetes.io/default-container" (index . 1) -}}
+{{- if eq (include "slipway.scrape" (index . 0)) "annotations" -}}
+{{- $_ := merge $all (dict "prometheus.io/scrape" "true" "prometheus.io/path" "/metrics" "prometheus.io/port" (index . 2)) -}}
+{{- end -}}
+{{ toYaml (mergeOverwrite $all (index . 3)) }}
+{{- end -}}
+
+{{/* Port in the address of Prometheus. */}}
+{{- define "slipway.prometheusPort" -}}
+{{- $url := urlParse .Values.prometheus.url -}}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end -}}
+
 {{/* Call with (list . IMAGE): the reference of an image of the values, by digest when it has one. */}}
 {{- define "slipway.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
@@ -77,12 +102,20 @@ capabilities: {drop: [ALL]}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, update, delete]
+# Patched is the annotation that says which of them go first.
 - apiGroups: [""]
   resources: [pods]
+  verbs: [get, list, watch, patch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
   verbs: [get, list, watch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, update]
+# Who else scales the same Deployments.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
@@ -110,5 +143,7 @@ spec:
     image: {{ include "slipway.image" (list $root $root.Values.runtime.image) }}
     command: [slipway-runtime]
     args: [serve]
+    maxQueue: 1000
+    idleTimeout: 75s
     resources: {{- toYaml $root.Values.runtime.resources | nindent 6 }}
 {{- end -}}

@@ -157,9 +157,11 @@ def _ask_http(request: Message, port: int) -> tuple[bytes, dict[str, str]] | Non
 
 
 def _ask_grpc(request: Message, port: int) -> tuple[bytes, dict[str, str]] | None:
+    own = ("content-type", "te")  # gRPC sends these itself
+    metadata = [(name, value) for name, value in request.headers.items() if name not in own]
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
         try:
-            answer: bytes = channel.unary_unary(request.path)(request.body[5:], timeout=30)
+            answer: bytes = channel.unary_unary(request.path)(request.body[5:], timeout=30, metadata=metadata)
         except grpc.RpcError:
             return None
         return answer, {}

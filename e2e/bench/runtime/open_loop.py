@@ -90,6 +90,6 @@ def _drive(connections: list[Connection], per_s: float, seconds: float) -> list[
 
 
 def _request(message: Message) -> bytes:
-    headers = {**message.headers, "Host": "127.0.0.1", "Content-Length": str(len(message.body))}
+    headers = {"Host": "127.0.0.1", **message.headers, "Content-Length": str(len(message.body))}
     lines = [f"POST {message.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + message.body

@@ -1,10 +1,10 @@
 """From the figures of all rounds to medians, tables and the RESULT line."""
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
+from e2e.bench import report
 from e2e.bench.runtime.cells import ECHO, PROTOCOLS, Cell, Figures, Subject
 from e2e.bench.runtime.servers import OURS
 
@@ -45,6 +45,10 @@ class Results:
         """Of every server that was measured, each column by itself."""
         return {subject: _median(rounds) for (subject, at), rounds in self._rounds.items() if at == cell}
 
+    def rounds(self, subject: Subject) -> list[Figures]:
+        """Everything measured of it, in all cells."""
+        return [figures for (of, _), rounds in self._rounds.items() if of == subject for figures in rounds]
+
     def best(self, cell: Cell) -> dict[str, tuple[Subject, Figures]]:
         """Of every server the variant that does most."""
         found: dict[str, tuple[Subject, Figures]] = {}
@@ -54,8 +58,13 @@ class Results:
         return found
 
     def is_worth_more(self, subject: Subject, cell: Cell) -> bool:
-        """Whether this was not measured yet, or no other variant was better: one that is not is measured once."""
-        return (subject, cell) not in self._rounds or self.best(cell)[subject.name][0] == subject
+        """Whether this was not measured yet, or no other variant was better: one that is not is measured once.
+
+        Of our own all are shown, so all are measured alike.
+        """
+        return (
+            subject.name == OURS or (subject, cell) not in self._rounds or self.best(cell)[subject.name][0] == subject
+        )
 
     def cells(self) -> list[Cell]:
         return list(dict.fromkeys(cell for _, cell in self._rounds))
@@ -76,28 +85,17 @@ def ratios(results: Results) -> dict[str, float | None]:
     found["mlp512_c64_vs_best_min"] = min(_known(mlp)) if None not in mlp else None
     found["json_tiny_c1_p50_vs_best"] = _p50(results, Cell("tiny", "json", 1))
     for key, protocol in (("cpu_us_rest_c8", PROTOCOLS[0]), ("cpu_us_grpc_c8", PROTOCOLS[2])):
-        ours = results.best(Cell("tiny", protocol, 8)).get(OURS)
-        found[key] = ours[1].cpu_us if ours else None
+        ours = results.medians(Cell("tiny", protocol, 8)).get(Subject(OURS))
+        found[key] = ours.cpu_us if ours else None
     return found
 
 
 def line(figures: Mapping[str, float | None]) -> str:
-    return "RESULT " + json.dumps({key: None if (value := figures[key]) is None else round(value, 3) for key in KEYS})
+    return report.line_of(figures, KEYS)
 
 
 def verdicts(figures: Mapping[str, float | None]) -> str:
-    """What was to be reached, and whether it was."""
-    lines = []
-    for key in KEYS:
-        value, is_floor = figures[key], key in FLOORS
-        limit = FLOORS[key] if is_floor else CEILINGS[key]
-        wanted = f"{'>=' if is_floor else '<='} {limit:g}"
-        if value is None:
-            here, met = "-", "not measured"
-        else:
-            here, met = f"{value:.2f}", "yes" if (value >= limit if is_floor else value <= limit) else "NO"
-        lines.append(f"  {key:<26} {here:>8}  {wanted:>7}  {met}")
-    return "\n".join(lines)
+    return report.verdicts(figures, KEYS, FLOORS, CEILINGS)
 
 
 def table(results: Results, absent: Mapping[str, str]) -> str:
@@ -116,7 +114,10 @@ def table(results: Results, absent: Mapping[str, str]) -> str:
 
 
 def _rows(cell: Cell, results: Results) -> Iterator[str]:
-    ordered = sorted(results.best(cell).values(), key=lambda one: one[1].per_s, reverse=True)
+    shown = dict(results.best(cell).values()) | {
+        subject: figures for subject, figures in results.medians(cell).items() if subject.name == OURS
+    }
+    ordered = sorted(shown.items(), key=lambda one: one[1].per_s, reverse=True)
     for number, (subject, of) in enumerate(ordered):
         clients = "" if number else cell.clients or "open"
         title = f"{subject.name} {subject.variant}".strip()

@@ -1,7 +1,7 @@
 """Who is measured: how each is started with one model, what it speaks, and which of its settings are tried.
 
-Of a peer with several variants the better one is taken, cell by cell. All load the same TorchScript file, with one
-instance of it. Peers run with OMP_NUM_THREADS=1, our own server with its defaults.
+Of several variants the better one is taken, cell by cell; of our own all are shown. All load the same TorchScript file,
+with one instance of it. Peers run with OMP_NUM_THREADS=1, our own server with its defaults, and with `--workers 2`.
 """
 
 import json
@@ -69,7 +69,7 @@ class Server:
 
 
 def _ours(_: Server, place: Place) -> Launch:
-    """One model by flags, everything else by default."""
+    """One model by flags, everything else by default, but for what the variant sets by variables."""
     model = ["--model", str(place.models / place.model), "--name", place.model, "--host", "127.0.0.1"]
     ports = ["--http-port", str(place.http_port), "--grpc-port", str(place.grpc_port)]
     env = {"PYTHONPATH": str(REPO / "runtime")}
@@ -153,6 +153,7 @@ _RAY_FAST = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED":
 
 SERVERS = (
     Server(OURS, "v2", ("json", "bin", "grpc"), _ours),
+    Server(OURS, "v2", ("json", "bin", "grpc"), _ours, variant="2 workers", settings={"SLIPWAY_WORKERS": "2"}),
     Server("triton", "v2", ("json", "bin", "grpc"), _triton, "nvidia-pytriton"),
     Server("kserve", "v2", ("json", "bin", "grpc"), _kserve, "kserve", batch=1),
     *(
@@ -176,7 +177,7 @@ def environment(server: Server, launch: Launch, place: Place) -> dict[str, str]:
     """Of the server's process. Nothing of our own settings reaches a server by accident."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "PYTHON"))}
     if server.name == OURS:
-        return {**kept, **launch.env}
+        return {**kept, **server.settings, **launch.env}
     told = {
         "BENCH_MODEL": place.model,
         "BENCH_MODELS": str(place.models),

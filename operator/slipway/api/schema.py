@@ -7,6 +7,7 @@ Every type here carries its bounds into the generated CRD, so that a wrong value
 import re
 from datetime import datetime
 from fractions import Fraction
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -43,6 +44,8 @@ def list_map(*keys: str) -> dict[str, Any]:
 
 
 ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+WHOLE_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
+"""Applied as one: of a map that is merged by key, an apply that takes the last key away leaves null."""
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
@@ -74,9 +77,21 @@ Quantity = Annotated[
     WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": [QUANTITY_RULE]}),
 ]
 
+PERCENT_RULE = rule(
+    "type(self) == int ? self >= 0 && self <= 100 : self.matches('^(100([.]0{1,2})?|[0-9]{1,2}([.][0-9]{1,2})?)%$')",
+    "must be a share such as 5% or 33.33%",
+    value="string(self)",
+)
+Percent = Annotated[
+    int | str,
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 8, "x-kubernetes-validations": [PERCENT_RULE]}),
+]
+PROMQL_MAX = 2048
+
 SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600)}
 
 
+@lru_cache(maxsize=1024)
 def seconds(duration: str) -> float:
     """Length of a `Duration` in seconds: `1m30s` -> 90.0.
 

@@ -11,10 +11,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from slipway.api.manifest import JSON, Key, Manifest
-from slipway.api.names import LABEL_SERVICE
+from slipway.api.names import ABORT, COMMAND, DELETION_COST, LABEL_REVISION, LABEL_SERVICE
+from slipway.decide.hosts import label, previewed
+from slipway.decide.scaling.seen import launch
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INFERENCE_SERVICE,
     OWNED,
     POD,
@@ -33,6 +36,8 @@ _WORD = 64
 """Longer strings are seldom alike."""
 _CONDITION = ("type", "status", "reason", "message")
 _CONDITIONS = ("PodScheduled", "Ready", "ReplicaFailure")
+_OF_POD = ("address", "launch")
+"""What only scaling looks at, when it looks."""
 _DEPLOYMENT_STATUS = ("observedGeneration", "readyReplicas", "updatedReplicas")
 
 Place = tuple[str, str]
@@ -43,6 +48,8 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[Place, Manifest]] = {}
         self._owned: dict[tuple[Key, Kind], dict[str, Manifest]] = {}
+        self._labels: dict[str, set[Key]] = {}
+        """Label outside -> services that come to it, nearly always one."""
         self._tombstones: OrderedDict[tuple[Kind, Place], int] = OrderedDict()
 
     def put(self, kind: Kind, manifest: Manifest) -> set[Key]:
@@ -55,11 +62,13 @@ class Cache:
         self._tombstones.pop((kind, place), None)
         if known:
             self._forget(kind, place, known)  # its labels may have named another service
-        kept = _compact(_trim_pod(manifest) if kind == POD else _trim(kind, manifest), known or {})
+        kept = _compact(_trim_pod(manifest, known or {}) if kind == POD else _trim(kind, manifest), known or {})
         is_news = known is None or _content(kind, kept) != _content(kind, known)
         self._objects.setdefault(kind, {})[place] = kept
         if owner := _owner(kind, kept):
             self._owned.setdefault((owner, kind), {})[place[1]] = kept
+        if kind == INFERENCE_SERVICE:
+            self._labels.setdefault(label(*place), set()).add(place)
         if not is_news:
             return set()
         return self._concerned(kind, kept) | (self._concerned(kind, known) if known else set())
@@ -87,6 +96,10 @@ class Cache:
         """Objects that carry the service's label; whether it really owns them is the caller's question."""
         return list(self._owned.get((key, kind), {}).values())
 
+    def rivals(self, key: Key) -> list[Manifest]:
+        """Other services whose label outside is the same."""
+        return [self._objects[INFERENCE_SERVICE][other] for other in self._labels.get(label(*key), ()) if other != key]
+
     def runtimes(self, namespace: str) -> list[Manifest]:
         """ServingRuntimes of the namespace, then the cluster's."""
         near = self._objects.get(SERVING_RUNTIME, {})
@@ -109,6 +122,10 @@ class Cache:
 
     def _forget(self, kind: Kind, place: Place, known: Manifest) -> None:
         del self._objects[kind][place]
+        if kind == INFERENCE_SERVICE:
+            self._labels[label(*place)].discard(place)
+            if not self._labels[label(*place)]:
+                del self._labels[label(*place)]
         if owner := _owner(kind, known):
             siblings = self._owned[owner, kind]
             del siblings[place[1]]
@@ -117,7 +134,9 @@ class Cache:
 
     def _concerned(self, kind: Kind, manifest: Manifest) -> set[Key]:
         if kind == INFERENCE_SERVICE:
-            return {place_of(manifest)}
+            place = place_of(manifest)
+            of_preview = (place[0], previewed(place[1]))
+            return {place} | self._labels.get(label(*place), set()) | ({of_preview} & self._objects[kind].keys())
         if kind == CLUSTER_SERVING_RUNTIME:
             return set(self.services())
         if kind == SERVING_RUNTIME:
@@ -150,7 +169,11 @@ def _trim(kind: Kind, manifest: Manifest) -> Manifest:
     annotations = metadata.get("annotations")
     if annotations and _LAST_APPLIED in annotations:
         metadata["annotations"] = {n: value for n, value in annotations.items() if n != _LAST_APPLIED}
+    if kind == INFERENCE_SERVICE and annotations and (COMMAND in annotations or ABORT in annotations):
+        metadata["managedFields"] = _commanders(manifest["metadata"].get("managedFields") or [])
     kept = manifest | {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+    if kind == ENDPOINT_SLICE:
+        return _trim_slice(kept)
     if kind == POD_DISRUPTION_BUDGET:
         kept.pop("status", None)
     if kind == DEPLOYMENT:
@@ -159,19 +182,61 @@ def _trim(kind: Kind, manifest: Manifest) -> Manifest:
     return kept
 
 
-def _trim_pod(pod: Manifest) -> Manifest:
-    """A pod without the steps of a good start: only a fault, readiness and the end are anybody's business."""
+def _commanders(entries: list[Manifest]) -> list[Manifest]:
+    """Who wrote the annotations that are commands, and nothing of who wrote what else."""
+    found = []
+    for entry in entries:
+        owned = ((entry.get("fieldsV1") or {}).get("f:metadata") or {}).get("f:annotations") or {}
+        if kept := _only(owned, (f"f:{COMMAND}", f"f:{ABORT}")):
+            fields = {"f:metadata": {"f:annotations": kept}}
+            found.append({"manager": entry.get("manager", ""), "fieldsV1": fields})
+    return found
+
+
+def _trim_slice(one: Manifest) -> Manifest:
+    """Who is ready, and nothing of how it came to that."""
+    ready = (
+        end.get("targetRef", {}).get("name", "")
+        for end in one.get("endpoints") or []
+        if (end.get("conditions") or {}).get("ready") is not False
+    )
+    metadata = _only(one["metadata"], _POD_METADATA)
+    return _only(one, ("apiVersion", "kind")) | {"metadata": metadata, "ready": sorted(ready)}
+
+
+def _trim_pod(pod: Manifest, known: Manifest) -> Manifest:
+    """A pod without the steps of a good start: only a fault, readiness and the end are anybody's business.
+
+    Once it is ready, where it is and how long its parts took: how it first became so, not how it came back.
+    """
     status = pod.get("status") or {}
     containers = {
         field: [_trim_container(container) for container in status[field]]
         for field in ("initContainerStatuses", "containerStatuses")
         if status.get(field)
     }
+    marked = _only(pod["metadata"].get("annotations") or {}, (DELETION_COST,))
+    marks = {"annotations": marked} if marked else {}
     conditions = [c for c in _conditions(status) if (c["type"] == "Ready") == (c["status"] == "True")]
     return {
-        "metadata": _only(pod["metadata"], _POD_METADATA),
+        "metadata": _only(pod["metadata"], _POD_METADATA) | marks,
         "status": {"conditions": conditions} | {f: kept for f, kept in containers.items() if any(map(_ended, kept))},
+        **_only(known if known.get("metadata", {}).get("uid") == pod["metadata"]["uid"] else {}, _OF_POD),
+        **({"address": address} if (address := _address(pod)) else {}),
+        **({"launch": took} if "launch" not in known and (took := launch(pod)) else {}),
     }
+
+
+def _address(pod: Manifest) -> str:
+    """Of a pod that a revision's ReplicaSet made; of none that shares its node's network, or only bears the labels."""
+    meta = pod["metadata"]
+    revision = (meta.get("labels") or {}).get(LABEL_REVISION, "")
+    is_made = any(
+        owner.get("controller") and owner.get("kind") == "ReplicaSet" and owner["name"].startswith(f"{revision}-")
+        for owner in meta.get("ownerReferences") or ()
+    )
+    is_own = revision and is_made and not (pod.get("spec") or {}).get("hostNetwork")
+    return str((pod.get("status") or {}).get("podIP", "")) if is_own else ""
 
 
 def _trim_container(container: Manifest) -> Manifest:
@@ -220,4 +285,5 @@ def _content(kind: Kind, manifest: Manifest) -> Manifest:
     """What decisions look at: all but the version and, on what Slipway makes, annotations: those are anybody's."""
     ignored = ("resourceVersion", "annotations") if kind in OWNED else ("resourceVersion",)
     metadata = {name: value for name, value in manifest["metadata"].items() if name not in ignored}
-    return manifest | {"metadata": metadata}
+    kept = manifest | {"metadata": metadata}
+    return {name: value for name, value in kept.items() if name not in _OF_POD} if kind == POD else kept

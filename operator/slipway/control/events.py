@@ -6,6 +6,7 @@ same fact about the same object is told once in ten minutes, so that a retry loo
 
 import asyncio
 import datetime as dt
+import hashlib
 import logging
 import secrets
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from slipway.api.manifest import Manifest
 from slipway.api.names import MANAGER
 from slipway.kube.client import Kube
-from slipway.kube.errors import KubeError
+from slipway.kube.errors import AlreadyExists, KubeError
 from slipway.kube.kinds import EVENT
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,16 @@ class Events:
         self._queue: asyncio.Queue[Manifest] = asyncio.Queue(_QUEUED_MAX)
         self._told: OrderedDict[_Fact, float] = OrderedDict()
 
-    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None:
-        """Have the event posted, unless the same was told lately or too many wait. `type_`: Normal or Warning."""
-        if self._is_repeated((regarding["metadata"]["uid"], reason, note)):
+    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str, *, at: str = "") -> None:
+        """Have the event posted, unless the same was told lately or too many wait. `type_`: Normal or Warning.
+
+        `at`, the time under which history has it, names the event: told again by another process it is there already.
+        """
+        fact = (regarding["metadata"]["uid"], reason, note)
+        if self._is_repeated(fact):
             return
-        event = self._event(regarding, note) | {"type": type_, "reason": reason, "action": action}
+        suffix = hashlib.sha256("\n".join((*fact, at)).encode()).hexdigest()[:16] if at else secrets.token_hex(8)
+        event = self._event(regarding, note, suffix) | {"type": type_, "reason": reason, "action": action}
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
@@ -61,6 +67,8 @@ class Events:
             event = await self._queue.get()
             try:
                 await self._kube.create(EVENT, event, manager=MANAGER)
+            except AlreadyExists:
+                log.debug("event posted before")
             except KubeError as error:
                 self._dropped()
                 log.info("event not posted: %s", error)
@@ -81,13 +89,13 @@ class Events:
             self._told.popitem(last=False)
         return False
 
-    def _event(self, regarding: Manifest, note: str) -> Manifest:
+    def _event(self, regarding: Manifest, note: str, suffix: str) -> Manifest:
         metadata = regarding["metadata"]
         namespace = metadata.get("namespace", "default")  # where events about cluster-scoped objects go
         return {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.kind,
-            "metadata": {"namespace": namespace, "name": f"{metadata['name']}.{secrets.token_hex(8)}"},
+            "metadata": {"namespace": namespace, "name": f"{metadata['name']}.{suffix}"},
             "eventTime": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": self._component,
             "reportingInstance": self._instance,

@@ -10,7 +10,10 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
+from slipway.control.releases import ReleaseMetrics
+from slipway.control.scales import ScalingMetrics
 from slipway.control.workqueue import WorkQueue
+from slipway.signals.gateways import Gateways
 
 CONTROLLER = "inferenceservice"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -39,8 +42,12 @@ class Metrics:
         ).labels(CONTROLLER)
         self._reconcile_s = self._histogram("slipway_reconcile_seconds", "Duration of a reconcile.", "outcome")
         self._watch_events = self._counter("slipway_watch_events_total", "Events from watches.", "kind")
+        self._polls = self._counter("slipway_gateway_polls_total", "Reports asked for.", "result")
+        self._questions = self._counter("slipway_prometheus_queries_total", "Questions to Prometheus.", "result")
         self.events_dropped = self._counter("slipway_events_dropped_total", "Kubernetes Events not posted.")
         self.loop_lag = self._histogram("slipway_loop_lag_seconds", "How late the event loop woke a sleeper.")
+        self.releases = ReleaseMetrics(self.registry)
+        self.scaling = ScalingMetrics(self.registry)
         self.leader = Gauge("slipway_leader", "1 while this process leads.", registry=self.registry)
         self._queue_metrics()
 
@@ -73,6 +80,19 @@ class Metrics:
         for name, help_text, field in _GAUGES:
             gauge = Gauge(name, help_text, _QUEUE_LABELS, registry=self.registry).labels(CONTROLLER, CONTROLLER)
             gauge.set_function(partial(_read, queue, field))
+
+    def polled(self, result: str) -> None:
+        self._polls.labels(result).inc()
+
+    def asked(self, result: str) -> None:
+        self._questions.labels(result).inc()
+
+    def watch_gateways(self, gateways: Gateways) -> None:
+        """Show the gateways' state at each scrape. No names: pods come and go, series would stay."""
+        behind = Gauge("slipway_gateways_taking_traffic", "Gateways behind their Service.", registry=self.registry)
+        behind.set_function(gateways.number_behind)
+        silence = Gauge("slipway_gateway_silence_seconds", "Age of the oldest report of those.", registry=self.registry)
+        silence.set_function(gateways.silence_s)
 
     def exposition(self) -> bytes:
         """Text format; call it on the event loop's thread."""

@@ -5,23 +5,42 @@ somebody else, objects it refused, the generation our own write left. Forgetting
 """
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, assert_never
 
 from slipway.api.manifest import Key, Manifest
-from slipway.api.names import MANAGER, SCALING_MANAGER
+from slipway.api.names import DELETION_COST, MANAGER, PREVIEW, SCALING_MANAGER
 from slipway.control.cache import Cache
+from slipway.control.trials import Comparisons
 from slipway.control.worker import Done, Outcome
+from slipway.decide.demand import Demand
 from slipway.decide.drift import version
+from slipway.decide.hosts import Claim
 from slipway.decide.plan import UNANSWERED_S, plan
-from slipway.decide.types import Action, Config, Create, Delete, Observed, Plan, Replace, Scale, SetStatus
+from slipway.decide.status import retold
+from slipway.decide.types import (
+    Action,
+    Config,
+    Cost,
+    Create,
+    Delete,
+    Event,
+    GatewayView,
+    Observed,
+    Plan,
+    Replace,
+    Scale,
+    SetStatus,
+)
 from slipway.kube.client import Kube
 from slipway.kube.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from slipway.kube.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INFERENCE_SERVICE,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -38,15 +57,49 @@ REPLANS = 4
 """Plans per reconcile: each answer that changes what is known (a foreign name, a refused object) is decided on anew."""
 
 
+class Signals(Protocol):
+    """What gateways say of one service. Absent is None, never zero."""
+
+    def views(self, key: Key) -> tuple[GatewayView, ...] | None: ...
+
+    def counts(self, key: Key) -> Mapping[str, int]: ...
+
+    def hurry(self) -> None:
+        """What gateways say next is waited for."""
+
+
+class Demands(Protocol):
+    """What scaling asks for."""
+
+    def demand(self, key: Key) -> Mapping[str, Demand]:
+        """Variant -> replicas as last decided."""
+        ...
+
+    def loads(self, key: Key) -> Mapping[str, float]:
+        """Pod -> requests that it has, as far as is known."""
+        ...
+
+    def autoscalers(self, key: Key) -> Mapping[str, str]:
+        """Deployment -> who else scales it."""
+        ...
+
+
 class Events(Protocol):
-    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str) -> None: ...
+    def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str, *, at: str = "") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
 
 
 @dataclass(slots=True)
 class Notes:
     """What the API server's answers told about one service.
 
-    `foreign` and `refused` hold until a time (epoch seconds).
+    `foreign` and `refused` hold until a time (epoch seconds); when something was written is monotonic, as the ages of
+    gateways' reports are: by a clock that is set anew an old report would seem to tell of a new routing.
     """
 
     uid: str
@@ -54,7 +107,10 @@ class Notes:
     foreign: dict[tuple[str, str], float] = field(default_factory=dict)
     refused: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
     settled: dict[str, str] = field(default_factory=dict)
+    is_told: bool = False
+    """Whether what our last status write has in history was told: neither its answer nor what came after was lost."""
     status_written: float = float("-inf")
+    routing_written: float = float("-inf")
 
 
 class Changed(Exception):
@@ -68,11 +124,16 @@ class Reconciler:
         kube: Kube,
         cache: Cache,
         events: Events,
+        signals: Signals,
+        scaling: Demands,
+        comparisons: Comparisons,
         config: Config,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clocks: Clocks | None = None,
     ) -> None:
         self._kube, self._cache, self._events, self._config = kube, cache, events, config
-        self._clock = clock
+        self._judging, self._trials = comparisons.releases, comparisons.experiments
+        self._signals, self._scaling, clocks = signals, scaling, clocks or Clocks()
+        self._clock, self._monotonic = clocks.wall, clocks.monotonic
         self._notes: dict[Key, Notes] = {}
 
     async def __call__(self, key: Key) -> Outcome:
@@ -86,6 +147,8 @@ class Reconciler:
             service = self._cache.service(key)
             if service is None:
                 self._notes.pop(key, None)
+                self._judging.window(key, None)
+                self._trials.window(key, None)
                 return Done()
             decision = plan(self._observe(key, service), self._config, self._clock())
             try:
@@ -96,7 +159,7 @@ class Reconciler:
         return Done(1.0)
 
     def _observe(self, key: Key, service: Manifest) -> Observed:
-        notes, now = self._notes_of(key, service), self._clock().timestamp()
+        notes, now, elapsed = self._notes_of(key, service), self._clock().timestamp(), self._monotonic()
         return Observed(
             service=service,
             records=self._owned(key, CONTROLLER_REVISION, service),
@@ -104,17 +167,32 @@ class Reconciler:
             services=self._owned(key, SERVICE, service),
             budgets=self._owned(key, POD_DISRUPTION_BUDGET, service),
             pods=tuple(self._cache.owned(key, POD)),
+            slices=tuple(self._cache.owned(key, ENDPOINT_SLICE)),
             runtimes=tuple(self._cache.runtimes(key[0])),
             settled=notes.settled,
             foreign=frozenset(name for name, until in notes.foreign.items() if until > now),
             refused={name: words for name, (words, until) in notes.refused.items() if until > now},
-            status_age_s=now - notes.status_written,
+            status_age_s=elapsed - notes.status_written,
+            routing_age_s=elapsed - notes.routing_written,
+            gateways=self._signals.views(key),
+            counts=self._signals.counts(key),
+            window=self._judging.window(key, service),
+            readings=self._judging.readings(key, service),
+            stretch=self._trials.window(key, service),
+            each=self._trials.readings(key, service),
+            demand=self._scaling.demand(key),
+            loads=self._scaling.loads(key),
+            autoscalers=self._scaling.autoscalers(key),
+            rivals=tuple(map(_claim, self._cache.rivals(key))),
+            is_preview_taken=self._cache.service((key[0], key[1] + PREVIEW)) is not None,
         )
 
     def _notes_of(self, key: Key, service: Manifest) -> Notes:
         notes = self._notes.get(key)
         if notes is None or notes.uid != service["metadata"]["uid"]:
             notes = self._notes[key] = Notes(service["metadata"]["uid"])
+        if not notes.is_told:  # what was told before is told once all the same
+            self._tell(service, retold(service, self._clock()))
         if notes.generation != service["metadata"]["generation"]:
             notes.generation = service["metadata"]["generation"]
             notes.refused.clear()
@@ -126,13 +204,23 @@ class Reconciler:
     async def _act(self, key: Key, service: Manifest, decision: Plan) -> None:
         for action in decision.actions:
             await self._carry_out(key, service, action)
+        if decision.used_up is not None:
+            self._judging.ends(key, decision.used_up)
         if decision.actions:
             log.info("acted", extra={"actions": [str(action) for action in decision.actions]})
-        for event in decision.events:
+        self._tell(service, decision.events)
+        if any(isinstance(action, SetStatus) for action in decision.actions):
+            self._notes[key].is_told = True
+
+    def _tell(self, service: Manifest, events: Iterable[Event]) -> None:
+        for event in events:
             kind = "Warning" if event.warning else "Normal"
-            self._events.record(service, kind, event.reason, event.note, "Reconcile")
+            self._events.record(service, kind, event.reason, event.note, "Reconcile", at=event.at)
 
     async def _carry_out(self, key: Key, service: Manifest, action: Action) -> None:
+        if isinstance(action, Cost):
+            await self._mark(action)
+            return
         body = action.deployment if isinstance(action, Scale) else _body(action)
         kind = KINDS[body["kind"]]
         try:
@@ -151,7 +239,18 @@ class Reconciler:
             self._notes[key].refused[body["kind"], body["metadata"]["name"]] = (str(error), until)
             raise Changed from error
 
-    async def _send(self, key: Key, kind: Kind, action: Action) -> None:
+    async def _mark(self, action: Cost) -> None:
+        """Replicas come and go without it: what the API server refuses here only costs the order."""
+        meta = action.pod["metadata"]
+        named = {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+        marks = {"annotations": {DELETION_COST: str(action.value)}} if action.value else {}
+        body = {"apiVersion": POD.api_version, "kind": POD.kind, "metadata": named | marks}
+        try:
+            self._cache.put(POD, await self._kube.apply(POD, body, manager=SCALING_MANAGER))
+        except (Conflict, NotFound, Invalid, Forbidden) as error:
+            log.warning("pod is not marked", extra={"pod": meta["name"], "error": str(error)})
+
+    async def _send(self, key: Key, kind: Kind, action: Create | Replace | Scale | Delete | SetStatus) -> None:
         notes = self._notes[key]
         match action:
             case Create(body, manager):
@@ -165,11 +264,29 @@ class Reconciler:
                 meta = target["metadata"]
                 await self._kube.delete(kind, meta["namespace"], meta["name"], uid=meta["uid"])
                 self._cache.remove(kind, target)
-            case SetStatus(body):
-                self._cache.put(kind, await self._kube.apply(kind, body, manager=MANAGER, subresource="status"))
-                notes.status_written = self._clock().timestamp()
+                notes.settled.pop(meta["uid"], None)
+            case SetStatus():
+                await self._write_status(key, action)
             case _:
                 assert_never(action)
+
+    async def _write_status(self, key: Key, action: SetStatus) -> None:
+        notes, before, body = self._notes[key], self._cache.service(key) or {}, action.body
+        self._judging.sends(key, body, action.window)
+        self._trials.sends(key, body, action.stretch)
+        is_other = _routing_version(body) != _routing_version(before)
+        if is_other:  # before as well: the answer may be lost
+            notes.routing_written = self._monotonic()
+        notes.is_told = False
+        written = await self._kube.apply(INFERENCE_SERVICE, body, manager=MANAGER, subresource="status")
+        self._cache.put(INFERENCE_SERVICE, written)
+        notes.status_written = self._monotonic()
+        if is_other:
+            notes.routing_written = notes.status_written
+            if (body["status"].get("rollout") or {}).get("stage") == "Verifying":
+                self._signals.hurry()
+        self._judging.wrote(key, before, body, action.window, self._clock())
+        self._trials.wrote(key, action.stretch)
 
     def _keep(self, notes: Notes, kind: Kind, written: Manifest) -> None:
         self._cache.put(kind, written)
@@ -197,6 +314,16 @@ class Reconciler:
             labels = (live["metadata"].get("labels") or {}) | meta["labels"]
             body = live | {"metadata": live["metadata"] | {"labels": labels}}
             self._cache.put(kind, await self._kube.replace(kind, body, manager=MANAGER))
+
+
+def _claim(service: Manifest) -> Claim:
+    meta = service["metadata"]
+    return Claim(meta.get("creationTimestamp", ""), meta["namespace"], meta["name"])
+
+
+def _routing_version(service: Manifest) -> str | None:
+    routing = (service.get("status") or {}).get("routing") or {}
+    return routing.get("version")
 
 
 def is_owned(child: Manifest, service: Manifest) -> bool:

@@ -1,6 +1,6 @@
 """What becomes of a key after its reconcile: done, later, again with backoff, or given up until it changes.
 
-The only place besides `main` that catches every exception: a bug met by one object must not stop the others.
+Like `scaling`, and no other place but `main`, it catches every exception: a bug met by one object must not stop others.
 """
 
 import asyncio

@@ -77,7 +77,9 @@ def replacement(wanted: Manifest, live: Manifest) -> Manifest:
     kept["labels"] = (meta.get("labels") or {}) | wanted["metadata"]["labels"]
     others = [owner for owner in meta.get("ownerReferences") or [] if not owner.get("controller")]
     kept["ownerReferences"] = [*others, *wanted["metadata"]["ownerReferences"]]
-    assigned = {field: live["spec"][field] for field in ASSIGNED if field in live["spec"]}
+    # A name for something else has no address of its own; one that was left from another type would be refused.
+    kept_fields = () if wanted["spec"].get("type") == "ExternalName" else ASSIGNED
+    assigned = {field: live["spec"][field] for field in kept_fields if field in live["spec"]}
     return {
         "apiVersion": wanted["apiVersion"],
         "kind": wanted["kind"],

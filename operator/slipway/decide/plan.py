@@ -3,9 +3,10 @@
     observed ── assess ──> situation ──┬─ children ──> create, repair, scale, flip, remove
                                        └─ status ────> conditions, history, events
 
-The order of actions is what keeps traffic safe: record before pods, pods before address, address before removal.
-What nobody needs before a pod answers, its revision's own Service and the disruption budget, comes last of all: made
-together with the pods it would be written again for each of their steps, by the controllers that fill it in.
+The order of actions is what keeps traffic safe: record before pods, pods before routing (which is status), routing
+acknowledged by every gateway before removal.
+What nobody needs before a pod answers, the disruption budget, comes last of all: made together with the pods it would
+be written again for each of their steps, by the controller that fills it in.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,12 +14,17 @@ from datetime import datetime
 
 from slipway.api.manifest import Manifest
 from slipway.api.names import MANAGER, SCALING_MANAGER
-from slipway.decide import drift, pods, resources, status
+from slipway.decide import departure, drift, pods, resources, scaled, status
 from slipway.decide.situation import Situation, assess
 from slipway.decide.types import Action, Config, Create, Delete, Event, Observed, Plan, Replace, Scale
 
 UNANSWERED_S = 60.0
 """What nobody tells us about (a foreign object goes, a quota is raised) is looked at again after this."""
+
+_ACK_LOOK_S, _ACK_HURRY_S = 1.5, 15.0
+"""Time between looks at who serves a routing, and how old that may be. A gateway's news asks for a look by itself; but
+a report that was asked for before the write, and tells of it already, is no acknowledgement, and the next is no news.
+"""
 
 
 def plan(observed: Observed, config: Config, now: datetime) -> Plan:
@@ -31,15 +37,21 @@ def plan(observed: Observed, config: Config, now: datetime) -> Plan:
         return Plan()
     seen = assess(observed, config, now)
     children: list[Action] = []
+    drained: list[Action] = []
+    removals: list[Action] = []
     extras: list[Action] = []
     if seen.target is not None:
-        children = [*_records(seen), *_deployments(seen), *_address(seen), *_removals(seen, config)]
-        extras = [*_revision_services(seen), *_budget(seen)]
+        children = [*_records(seen), *_deployments(seen), *_revision_services(seen), *_address(seen, config)]
+        drained = [Delete(child) for child in _unneeded(seen) if seen.is_drained(child["metadata"]["name"])]
+        removals = [each for each in _removals(seen, config) if each not in drained]
+        extras = [*_budget(seen)]
     update = status.update(seen, config, children)
     return Plan(
-        actions=(*children, *update.actions, *extras),
+        # What is drained goes first: a status that no longer tells of it would let the next life drain it once more.
+        actions=(*children, *drained, *update.actions, *removals, *extras),
         events=(*update.events, *_repairs(seen, children + extras)),
         requeue_after_s=_requeue(seen, update.requeue_after_s),
+        used_up=update.used_up,
     )
 
 
@@ -53,27 +65,41 @@ def _records(seen: Situation) -> Iterator[Action]:
 
 def _deployments(seen: Situation) -> Iterator[Action]:
     for name in sorted(seen.kept & seen.records.keys()):
-        replicas, live = seen.replicas(name), seen.deployments.get(name)
+        live = seen.deployments.get(name)
+        replicas = _allowed(seen, name, live)
         if live is None and seen.observed.is_blocked("ControllerRevision", name):
             continue  # no pods without a record
         wanted = resources.deployment(seen.observed.service, seen.records[name], replicas)
         yield from _ensure(seen, wanted, live, SCALING_MANAGER)
         if live is not None and live["spec"].get("replicas", 1) != replicas:
+            yield from departure.costs(seen, name, replicas)
             yield Scale(live, replicas)
 
 
-def _address(seen: Situation) -> Iterator[Action]:
-    """It comes after the pods: it leads to some that are asked for already."""
+def _allowed(seen: Situation, name: str, live: Manifest | None) -> int:
+    """Replicas that a revision may be given at this moment: none only when every gateway holds its requests."""
+    replicas = seen.replicas(name)
+    return replicas if replicas or live is None or seen.may_be_emptied(name) else seen.replicas_now(name)
+
+
+def _address(seen: Situation, config: Config) -> Iterator[Action]:
     live = _by_name(seen.observed.services)
-    if seen.serving is not None:
-        yield from _ensure(seen, resources.address(seen.observed.service, seen.serving), live.get(seen.name))
+    yield from _ensure(seen, resources.address(seen.observed.service, config.entrance.address), live.get(seen.name))
+    if name := seen.preview_address:
+        wanted = resources.preview_address(seen.observed.service, config.entrance.address)
+        yield from _ensure(seen, wanted, live.get(name))
 
 
 def _revision_services(seen: Situation) -> Iterator[Action]:
     live = _by_name(seen.observed.services)
-    for name in sorted(seen.kept):
-        if name in live or seen.ready(name):
+    for name in sorted(seen.kept & seen.records.keys()):
+        if name in live or name in seen.deployments or not _has_no_pods(seen, name):
             yield from _ensure(seen, resources.revision_service(seen.observed.service, name), live.get(name))
+
+
+def _has_no_pods(seen: Situation, name: str) -> bool:
+    """Whether there is no use in leading to a revision, for its pods cannot be made."""
+    return any(seen.observed.is_blocked(kind, name) for kind in ("ControllerRevision", "Deployment"))
 
 
 def _budget(seen: Situation) -> Iterator[Action]:
@@ -99,37 +125,45 @@ def _ensure(seen: Situation, wanted: Manifest, live: Manifest | None, manager: s
 def _has_drifted(seen: Situation, wanted: Manifest, live: Manifest) -> bool:
     """Whether to put a child right.
 
-    What our own last write left is as right as it gets, whatever an API server or an admission policy made of it; only
-    the address is written to differ from what it was, when it changes over to another revision.
+    What our own last write left is as right as it gets, whatever an API server or an admission policy made of it.
     """
-    flip = wanted["spec"].get("selector") != live["spec"].get("selector")
-    settled = seen.observed.settled.get(live["metadata"]["uid"]) == drift.version(live) and not flip
+    settled = seen.observed.settled.get(live["metadata"]["uid"]) == drift.version(live)
     return drift.metadata_drifted(wanted, live) or (not settled and drift.spec_drifted(wanted, live))
 
 
 def _removals(seen: Situation, config: Config) -> Iterator[Action]:
     """Pods and addresses of revisions that nobody needs, then the oldest records."""
-    for child in (*seen.observed.deployments, *seen.observed.services):
-        name = child["metadata"]["name"]
-        if name not in seen.kept and name != seen.name and not child["metadata"].get("deletionTimestamp"):
-            yield Delete(child)
+    yield from map(Delete, _unneeded(seen))
     unused = [manifest for manifest in seen.observed.records if manifest["metadata"]["name"] not in seen.kept]
     newest_first = sorted(unused, key=lambda manifest: -manifest["revision"])
     for manifest in newest_first[config.revision_history_limit :]:
         yield Delete(manifest)
 
 
+def _unneeded(seen: Situation) -> Iterator[Manifest]:
+    children = (_by_name(seen.observed.deployments), _by_name(seen.observed.services))
+    for name, child in (each for kind in children for each in sorted(kind.items())):
+        if (
+            name not in seen.kept
+            and name not in (seen.name, seen.preview_address)
+            and not child["metadata"].get("deletionTimestamp")
+        ):
+            yield child
+
+
 def _repairs(seen: Situation, children: list[Action]) -> Iterator[Event]:
     for action in children:
-        if isinstance(action, Replace) and not (action.body["kind"] == "Service" and seen.pointer != seen.serving):
+        if isinstance(action, Replace):
             yield status.drift_event(action.body)
 
 
 def _requeue(seen: Situation, status_due_s: float | None) -> float | None:
     """Seconds until the next look that no watch event would bring."""
-    due: list[float | None] = [status_due_s]
-    if seen.drain_until is not None:
-        due.append(max(0.1, (seen.drain_until - seen.now).total_seconds()))
+    due: list[float | None] = [status_due_s, seen.decision.requeue_after_s if seen.decision else None]
+    due.append(scaled.due_in_s(seen, seen.scaling))
+    due += [max(0.1, (left.until - seen.now).total_seconds()) for left in seen.leaving if left.until is not None]
+    if seen.routing is not None and not seen.acks.is_complete:
+        due.append(_ACK_LOOK_S if seen.observed.routing_age_s < _ACK_HURRY_S else UNANSWERED_S)
     if seen.refusal is not None or seen.observed.foreign or seen.observed.refused:
         due.append(UNANSWERED_S)
     if seen.kept and any(seen.ready(name) < seen.replicas(name) for name in seen.kept):

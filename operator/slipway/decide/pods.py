@@ -4,6 +4,7 @@ The server and the fetcher end with an exit code of a small agreed set and a las
 the kubelet carries both here (terminationMessagePolicy: FallbackToLogsOnError).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,10 +40,11 @@ def is_ready(pod: Manifest) -> bool:
 
 
 def fault(pod: Manifest, now: datetime, memory_limit: str | None = None) -> Fault | None:
-    """What is wrong with one pod; None while it is well or still on its way."""
-    if is_ready(pod) or pod["metadata"].get("deletionTimestamp"):
-        return None
+    """What is wrong with one pod; None while it is well or still on its way, and of one that was evicted."""
     status = pod.get("status") or {}
+    # Containers start again for ever: only the kubelet ends a pod for good, for want of room or of its node.
+    if is_ready(pod) or pod["metadata"].get("deletionTimestamp") or status.get("phase") == "Failed":
+        return None
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     faults = (_container_fault(pod, container, memory_limit) for container in containers)
     return next(filter(None, faults), None) or _scheduling_fault(pod, now)
@@ -80,6 +82,26 @@ def _exit_fault(container: Manifest, end: Manifest, memory_limit: str | None) ->
         return Fault(reason, words, terminal=True)
     reason = Reason.FETCH_FAILED if container["name"] == "fetch" else Reason.CRASHED
     return Fault(reason, f"{words} (exit code {end['exitCode']})", terminal=again)
+
+
+_QUOTA = re.compile(r"exceeded quota: \S+, requested: (?:requests[.]|limits[.])?([^=,\s]+)=")
+_INSUFFICIENT = re.compile(r"Insufficient ([A-Za-z0-9][A-Za-z0-9./_-]*[A-Za-z0-9])")
+
+
+def lacking(text: str) -> str:
+    """The resource that a scheduler's or a quota's sentence says is used up; empty when it names none.
+
+    Example:
+        lacking("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.") -> "nvidia.com/gpu"
+    """
+    found = _QUOTA.search(text) or _INSUFFICIENT.search(text)
+    return found[1] if found else ""
+
+
+def restarts(pod: Manifest) -> int:
+    """Of its containers, together."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or []
+    return sum(container.get("restartCount", 0) for container in containers)
 
 
 def unscheduled_in_s(pod: Manifest, now: datetime) -> float | None:

@@ -6,12 +6,22 @@ Every field that the API server would fill in is written out here, so that an ob
 
 import json
 import math
+import re
 from typing import Any
 
 from slipway.api.manifest import Manifest
-from slipway.api.names import API_VERSION, LABEL_MANAGED_BY, LABEL_REVISION, LABEL_SERVICE, MANAGED_BY
+from slipway.api.model import EnvVar, Resources
+from slipway.api.names import (
+    API_VERSION,
+    LABEL_MANAGED_BY,
+    LABEL_REVISION,
+    LABEL_SERVICE,
+    LABEL_VARIANT,
+    MANAGED_BY,
+    PREVIEW,
+)
 from slipway.api.schema import seconds
-from slipway.api.v1alpha1 import EnvVar, Predictor, Resources, RuntimeContainer
+from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import storage
 from slipway.decide.revision import Record, data
 
@@ -31,18 +41,19 @@ TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMes
 HTTP_PORT, GRPC_PORT = 80, 8001
 
 
-def labels(service: str, revision: str | None = None) -> dict[str, str]:
+def labels(service: str, revision: str | None = None, variant: str = "") -> dict[str, str]:
     own = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_SERVICE: service}
-    return own | ({LABEL_REVISION: revision} if revision else {})
+    own |= {LABEL_REVISION: revision} if revision else {}
+    return own | ({LABEL_VARIANT: variant} if variant else {})
 
 
-def metadata(owner: Manifest, name: str, revision: str | None = None) -> Manifest:
+def metadata(owner: Manifest, name: str, revision: str | None = None, variant: str = "") -> Manifest:
     """Metadata of a child. Deleting the owner never waits for a child, whoever is down (`blockOwnerDeletion`)."""
     meta = owner["metadata"]
     return {
         "name": name,
         "namespace": meta["namespace"],
-        "labels": labels(meta["name"], revision),
+        "labels": labels(meta["name"], revision, variant),
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,
@@ -60,7 +71,7 @@ def record(owner: Manifest, revision: Record) -> Manifest:
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
-        "metadata": metadata(owner, revision.name, revision.name),
+        "metadata": metadata(owner, revision.name, revision.name, revision.variant),
         "data": data(revision),
         "revision": revision.number,
     }
@@ -69,12 +80,12 @@ def record(owner: Manifest, revision: Record) -> Manifest:
 def deployment(owner: Manifest, revision: Record, replicas: int) -> Manifest:
     """The pods of a revision. `replicas` goes into the create request only."""
     service = owner["metadata"]["name"]
-    own = labels(service, revision.name)
+    own = labels(service, revision.name, revision.variant)
     template = {"metadata": {"labels": own}, "spec": revision.template["spec"]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(owner, revision.name, revision.name),
+        "metadata": metadata(owner, revision.name, revision.name, revision.variant),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": {LABEL_SERVICE: service, LABEL_REVISION: revision.name}},
@@ -89,17 +100,6 @@ def deployment(owner: Manifest, revision: Record, replicas: int) -> Manifest:
 
 def revision_service(owner: Manifest, revision: str) -> Manifest:
     """Endpoints of one revision, without an address of its own: by DNS for people, by EndpointSlice for a gateway."""
-    service = owner["metadata"]["name"]
-    return _service(owner, revision, revision, {LABEL_SERVICE: service, LABEL_REVISION: revision}, headless=True)
-
-
-def address(owner: Manifest, revision: str) -> Manifest:
-    """The one address of a service; its selector is the pointer that a promotion flips."""
-    service = owner["metadata"]["name"]
-    return _service(owner, service, None, {LABEL_SERVICE: service, LABEL_REVISION: revision}, headless=False)
-
-
-def _service(owner: Manifest, name: str, revision: str | None, selector: Manifest, *, headless: bool) -> Manifest:
     ports = [
         {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"},
         {
@@ -110,8 +110,41 @@ def _service(owner: Manifest, name: str, revision: str | None, selector: Manifes
             "appProtocol": "kubernetes.io/h2c",
         },
     ]
-    spec = {"type": "ClusterIP", "selector": selector, "ports": ports} | ({"clusterIP": "None"} if headless else {})
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(owner, name, revision), "spec": spec}
+    selector = {LABEL_SERVICE: owner["metadata"]["name"], LABEL_REVISION: revision}
+    spec = {"type": "ClusterIP", "clusterIP": "None", "selector": selector, "ports": ports}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(owner, revision, revision), "spec": spec}
+
+
+def address(owner: Manifest, gateway: str) -> Manifest:
+    """The one address of a service: a name in its namespace for the gateways, which go by the Host asked for."""
+    ports = [{"name": "http", "port": HTTP_PORT, "targetPort": HTTP_PORT, "protocol": "TCP"}]
+    spec = {"type": "ExternalName", "externalName": gateway, "ports": ports}
+    meta = metadata(owner, owner["metadata"]["name"])
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+
+
+def preview_address(owner: Manifest, gateway: str) -> Manifest:
+    """The same for the preview, NAME-preview, whose answers come from one revision alone."""
+    made = address(owner, gateway)
+    return made | {"metadata": metadata(owner, owner["metadata"]["name"] + PREVIEW)}
+
+
+def slots(template: Manifest) -> int:
+    """Requests that one pod holds, running and queued; 0 when its server does not tell how long its queue is."""
+    env = _told(template)
+    queue, concurrency = env.get("SLIPWAY_MAX_QUEUE", ""), env.get("SLIPWAY_CONTAINER_CONCURRENCY", "0")
+    return int(queue) + int(concurrency) if queue.isdecimal() and concurrency.isdecimal() else 0
+
+
+def idle_timeout_ms(template: Manifest) -> int:
+    """After how long the server closes a connection without requests; 0 when that is not known."""
+    text = _told(template).get("SLIPWAY_IDLE_TIMEOUT_S", "")
+    return min(int(float(text) * 1000), 3_600_000) if re.fullmatch(r"[0-9]{1,8}([.][0-9]{1,8})?", text) else 0
+
+
+def _told(template: Manifest) -> dict[str, str]:
+    """What the server is told by its environment."""
+    return {var["name"]: str(var.get("value", "")) for var in template["spec"]["containers"][0].get("env") or ()}
 
 
 def budget(owner: Manifest) -> Manifest:
@@ -201,6 +234,8 @@ def _env(service: str, predictor: Predictor, container: RuntimeContainer, path: 
         "SLIPWAY_CONTAINER_CONCURRENCY": str(predictor.container_concurrency),
         "SLIPWAY_TIMEOUT_S": json.dumps(seconds(predictor.timeout)),
         "SLIPWAY_DRAIN_TIMEOUT_S": str(_drain_s(predictor)),
+        **({"SLIPWAY_MAX_QUEUE": str(container.max_queue)} if container.max_queue else {}),
+        **({"SLIPWAY_IDLE_TIMEOUT_S": json.dumps(seconds(idle))} if (idle := container.idle_timeout) else {}),
         "HOME": "/tmp/home",  # noqa: S108 - the pod's own emptyDir
         "TMPDIR": "/tmp",  # noqa: S108
         "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108

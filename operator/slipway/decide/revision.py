@@ -21,12 +21,13 @@ def digest(value: JSON) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
-def choice(predictor: Predictor) -> dict[str, Any]:
-    """Everything the user chose that changes pods.
+def choice(predictor: Predictor, variant: str = "") -> dict[str, Any]:
+    """Everything the user chose that changes pods; a variant's name too, so that the same model can be both A and A'.
 
     Defaults are left out, so that a field added by a newer Slipway changes no existing hash.
     """
-    return predictor.model_dump(by_alias=True, exclude_defaults=True, exclude={"runtime_updates"})
+    chosen = predictor.model_dump(by_alias=True, exclude_defaults=True, exclude={"runtime_updates"})
+    return chosen | ({"variant": variant} if variant else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Record:
     runtime: str
     storage_uri: str
     template: Manifest
+    variant: str = ""
+    """Empty: of the service itself."""
 
     @property
     def rendering(self) -> str:
@@ -55,16 +58,18 @@ def read(manifest: Manifest) -> Record:
         runtime=data["runtime"],
         storage_uri=data["storageUri"],
         template=data["template"],
+        variant=data.get("variant", ""),
     )
 
 
 def data(record: Record) -> Manifest:
-    return {
+    found: Manifest = {
         "choice": record.choice,
         "runtime": record.runtime,
         "storageUri": record.storage_uri,
         "template": record.template,
     }
+    return found | ({"variant": record.variant} if record.variant else {})
 
 
 def recorded(records: Iterable[Record], wanted: str) -> Record | None:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from slipway.api.conditions import Reason
 from slipway.api.manifest import Manifest
-from slipway.api.v1alpha1 import Model, RuntimeContainer, ServingRuntimeSpec
+from slipway.api.model import Model
+from slipway.api.v1alpha1 import RuntimeContainer, ServingRuntimeSpec
 from slipway.decide.types import Refusal
 
 

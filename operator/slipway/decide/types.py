@@ -5,6 +5,20 @@ from dataclasses import dataclass, field
 
 from slipway.api.conditions import Reason
 from slipway.api.manifest import Manifest
+from slipway.decide.demand import Demand
+from slipway.decide.hosts import Claim, Domains
+from slipway.decide.release import Reading, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where the gateways are, as the installation has them."""
+
+    address: str = "slipway-gateway.slipway-system.svc.cluster.local"
+    """Name of the gateway Service, which every service's address leads to; it listens on port 80."""
+    domains: Domains = field(default_factory=Domains)
+    tls: bool = False
+    """Whether the address outside is https."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +26,33 @@ class Config:
     """What the installation decides for every service."""
 
     fetcher_image: str
+    entrance: Entrance = field(default_factory=Entrance)
     drain_s: float = 5.0
-    """How long a revision keeps its pods after the address left it: kube-proxy needs about a second to hear of it."""
+    """How long a revision keeps its pods after the last gateway left it: a request may be on its way there still."""
     revision_history_limit: int = 10
-    checkpoint_s: float = 5.0
+    checkpoint_s: float = 30.0
     """Measured numbers alone are written to status at most this often."""
+    rollout_checkpoint_s: float = 5.0
+    """The same while a revision comes or leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayView:
+    """What one gateway pod last said of one service."""
+
+    name: str
+    takes_traffic: bool
+    """Whether it is behind the gateway Service, if only to end what it has."""
+    age_s: float
+    """Since the report; infinite when there was none."""
+    taken: str = ""
+    """Version of the routing that it serves; empty: none."""
+    refused: str = ""
+    """Version that it cannot serve."""
+    words: str = ""
+    """Why not."""
+    note: str = ""
+    """What else its people should know: keys that do not count, pods that are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +66,8 @@ class Observed:
     services: tuple[Manifest, ...] = ()
     budgets: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
+    slices: tuple[Manifest, ...] = ()
+    """EndpointSlices of the revisions' Services, as the cache keeps them: `ready` has the names of ready pods."""
     runtimes: tuple[Manifest, ...] = ()
     """ServingRuntimes of the namespace and ClusterServingRuntimes."""
     settled: Mapping[str, str] = field(default_factory=dict)
@@ -40,6 +78,30 @@ class Observed:
     """(kind, name) of an object that the API server refused to make -> its words."""
     status_age_s: float = float("inf")
     """Seconds since our last status write."""
+    routing_age_s: float = float("inf")
+    """Seconds since our last write of another routing: what a gateway said before does not count."""
+    gateways: tuple[GatewayView, ...] | None = None
+    """None: not known yet, which is not the same as none."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Revision -> requests that gateways counted since they all serve the present routing."""
+    window: Window | None = None
+    """What they counted of a release since it was last judged; None: nothing is judged, or known."""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    """Metric of the spec -> as Prometheus last gave it."""
+    stretch: Window | None = None
+    """What they counted since an experiment was last written; None: nothing is compared, or known."""
+    each: Mapping[tuple[str, str], Reading] = field(default_factory=dict)
+    """Metric of the experiment and revision -> as Prometheus last gave it."""
+    demand: Mapping[str, Demand] = field(default_factory=dict)
+    """Variant (empty: the service itself) -> replicas as last decided; absent: not decided yet, or never scaled."""
+    loads: Mapping[str, float] = field(default_factory=dict)
+    """Pod -> requests that it works on or has queued, as far as is known; who goes when there are fewer replicas."""
+    autoscalers: Mapping[str, str] = field(default_factory=dict)
+    """Deployment -> who else scales it, such as HorizontalPodAutoscaler ns/x: its replicas are left to that one."""
+    rivals: tuple[Claim, ...] = ()
+    """Other services whose host outside may be the same."""
+    is_preview_taken: bool = False
+    """Whether another service is called NAME-preview, which is then its name and no preview's."""
 
     def is_blocked(self, kind: str, name: str) -> bool:
         """Whether there is no use in making an object now: its name is somebody else's, or it was just refused."""
@@ -81,6 +143,17 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a pod's going is worth to Kubernetes; 0 takes the mark away. An order of preference: it may fail."""
+
+    pod: Manifest
+    value: int
+
+    def __str__(self) -> str:
+        return f"mark Pod {self.pod['metadata']['name']} with {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     target: Manifest
 
@@ -93,12 +166,16 @@ class SetStatus:
     """Server-side apply of the whole status, refused when the object has changed since."""
 
     body: Manifest
+    window: Window | None = None
+    """What was counted and is in it: once this is written, it must not count again."""
+    stretch: Window | None = None
+    """The same of an experiment."""
 
     def __str__(self) -> str:
         return "write status"
 
 
-Action = Create | Replace | Scale | Delete | SetStatus
+Action = Create | Replace | Cost | Scale | Delete | SetStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +185,8 @@ class Event:
     reason: Reason
     note: str
     warning: bool = False
+    at: str = ""
+    """Time under which history has it; empty: it is not in there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +196,8 @@ class Plan:
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     requeue_after_s: float | None = None
+    used_up: Window | None = None
+    """A window without news: it ends although nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)

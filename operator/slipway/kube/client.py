@@ -7,7 +7,7 @@ retry, cache or decide anything; the work queue does the retrying, where backoff
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -109,15 +109,28 @@ class KubeClient:
         self, kind: Kind, namespace: str | None, *, selector: str = "", metadata_only: bool = False
     ) -> list[Manifest]:
         items: list[Manifest] = []
-        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        async for page, _ in self.pages(kind, namespace, selector=selector, metadata_only=metadata_only):
+            items += page
+        return items
+
+    async def pages(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", fields: str = "", metadata_only: bool = False
+    ) -> AsyncIterator[tuple[Sequence[Manifest], str]]:
+        """The same, in parts that need not be kept, each with the resourceVersion of the whole, to watch from.
+
+        Raises:
+            Gone: it took so long that the rest cannot be had as of the same instant.
+        """
+        query = {"limit": str(_PAGE), "labelSelector": selector, "fieldSelector": fields}
+        query = {name: value for name, value in query.items() if value}
         accept = _METADATA_ONLY if metadata_only else "application/json"
-        while True:
-            page = await self._send(_Call("list", "GET", kind, kind.path(namespace), query, accept=accept))
-            items += page["items"] or ()  # an empty list of metadata has null
-            token = page["metadata"].get("continue")
-            if not token:
-                return items
-            query = query | {"continue": token}
+        token: str | None = ""
+        while token is not None:
+            asked = query | ({"continue": token} if token else {})
+            page = await self._send(_Call("list", "GET", kind, kind.path(namespace), asked, accept=accept))
+            # An empty list of metadata has null.
+            yield page["items"] or (), str(page["metadata"].get("resourceVersion", ""))
+            token = page["metadata"].get("continue") or None
 
     async def create(self, kind: Kind, body: Manifest, *, manager: str) -> Manifest:
         path = kind.path(body["metadata"].get("namespace"))
@@ -155,7 +168,7 @@ class KubeClient:
         return str(page["metadata"]["resourceVersion"])
 
     async def watch(
-        self, kind: Kind, namespace: str | None, *, selector: str = "", version: str
+        self, kind: Kind, namespace: str | None, *, selector: str = "", fields: str = "", version: str
     ) -> AsyncIterator[tuple[str, Manifest]]:
         """Changes after `version`: ADDED, MODIFIED, DELETED with the object, BOOKMARK with its resourceVersion only.
 
@@ -166,6 +179,7 @@ class KubeClient:
         """
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         query |= {"timeoutSeconds": str(_WATCH_S)} | ({"labelSelector": selector} if selector else {})
+        query |= {"fieldSelector": fields} if fields else {}
         call = _Call("watch", "GET", kind, kind.path(namespace), query)
         code = "error"
         try:

@@ -36,9 +36,15 @@ CONTROLLER_REVISION = Kind("apps", "v1", "controllerrevisions", "ControllerRevis
 SERVICE = Kind("", "v1", "services", "Service")
 POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 POD = Kind("", "v1", "pods", "Pod")
+ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+HORIZONTAL_POD_AUTOSCALER = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+SECRET_KIND = Kind("", "v1", "secrets", "Secret")
 
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
-OWNED = (DEPLOYMENT, SERVICE, CONTROLLER_REVISION, POD_DISRUPTION_BUDGET, POD)
-"""Kinds watched only where they carry Slipway's label; pods are made by Deployments, the others by Slipway."""
+OWNED = (DEPLOYMENT, SERVICE, CONTROLLER_REVISION, POD_DISRUPTION_BUDGET, POD, ENDPOINT_SLICE)
+"""Kinds watched only where they carry Slipway's label.
+
+Pods are made by Deployments and EndpointSlices after Services, whose labels they get; the others by Slipway.
+"""

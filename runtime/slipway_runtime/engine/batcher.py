@@ -15,13 +15,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from slipway_runtime.engine.deadlines import Deadlines, expired
-from slipway_runtime.engine.job import DONE, QUEUED, RUNNING, Job, Runner, finish
+from slipway_runtime.engine.job import DONE, QUEUED, RUNNING, Job, Runner, Spent
 from slipway_runtime.engine.pace import DelayRule, InlineRule
-from slipway_runtime.engine.queue import JobQueue
+from slipway_runtime.engine.pending import Pending
+from slipway_runtime.engine.policy import Policy
+from slipway_runtime.engine.queue import Cut, JobQueue
 from slipway_runtime.engine.stats import Ran, Stats
 from slipway_runtime.errors import Kind, RequestError
 from slipway_runtime.tensors import Parameter, Rows
@@ -30,20 +31,6 @@ log = logging.getLogger("slipway.batcher")
 
 _NONE = -1_000_000_000
 """A limit below whatever waits, so that the usual check of `submit` refuses all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """`max_rows` of one batch, 1 for a model that does not batch. The limits of the queue are of what waits in it."""
-
-    max_rows: int
-    max_jobs: int
-    max_queue: int
-    max_queue_bytes: int
-    timeout_s: float
-    delay_s: float = 0.0
-    levels: int = 1
-    weights: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -61,7 +48,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._queue = JobQueue(policy.levels, policy.weights)
-        self._deadlines = Deadlines(self._loop, policy.timeout_s, self._expire)
+        self._pending = Pending(self._loop, policy.timeout_s, self._give_up)
         self._inline = InlineRule() if len(runners) == 1 and runners[0].may_run_inline else None
         if self._inline is not None:
             attach(runners[0])
@@ -75,6 +62,8 @@ class Batcher:
         # Each of the two is written by one side only: the first under the lock, the second on the loop.
         self._taken = self._returned = 0
         self._instances = [_Instance(self, runner, index) for index, runner in enumerate(runners)]
+        # Of the requests that may be with the model an instance takes no more than would leave the others theirs.
+        self._share = -(-policy.max_jobs // len(runners))
 
     @property
     def waiting(self) -> int:
@@ -89,7 +78,18 @@ class Batcher:
     def utilization(self) -> float:
         """Instances that have a batch and batches that wait, by instance: above 1 it cannot keep up."""
         busy = sum(instance.busy for instance in self._instances)
-        return (busy + self._queue.rows / self._policy.max_rows) / len(self._instances)
+        return busy / self._usable + self._rounds
+
+    @property
+    def _usable(self) -> int:
+        """Instances that can work at once."""
+        return min(len(self._instances), self._policy.max_jobs)
+
+    @property
+    def _rounds(self) -> float:
+        """Batches that wait, for every instance that can work."""
+        queue = self._queue
+        return max(queue.rows / self._policy.max_rows, queue.count / self._share) / self._usable
 
     def waiting_by_tenant(self) -> dict[tuple[int, str], int]:
         with self._lock:
@@ -106,7 +106,7 @@ class Batcher:
             self._refuse_unless_free(job)
         job.queued_ns = time.perf_counter_ns()
         if not job.watched:
-            self._deadlines.add(job, timeout_s)
+            self._pending.add(job, timeout_s)
         if self._delay is not None:
             self._delay.arrived(self._loop.time())
         with self._lock:
@@ -118,11 +118,7 @@ class Batcher:
 
     def cancel(self, job: Job) -> bool:
         """Nobody wants the answer any more: `finished` is not called. Whether the job was not yet finished."""
-        if job.state is DONE:
-            return False
-        self._settle(job)
-        self._deadlines.discard(job)
-        return True
+        return self._pending.cancel(job)
 
     def forget(self, sequence: Parameter) -> None:
         """Let every instance know, before its next batch, that a sequence does not go on."""
@@ -136,7 +132,7 @@ class Batcher:
                 return False
             self._queue.remove(job)
             job.state = DONE
-        self._deadlines.discard(job)
+        self._pending.forget(job)
         return True
 
     def reserve(self, job: Job) -> None:
@@ -165,21 +161,20 @@ class Batcher:
             for job in left:
                 job.state = RUNNING  # it is in the queue no more: one that is answered may cancel another
         for job in left:
-            if job.state is not DONE:
-                self._deadlines.discard(job)
-                self._answer(job, self._refusal())
+            self._pending.answer(job, self._refusal())
         for instance in self._instances:
             instance.stop()
-        for instance in self._instances:
-            await self._loop.run_in_executor(None, instance.join)
+        # Side by side: one that does not end is not to keep the others.
+        await asyncio.gather(*(self._loop.run_in_executor(None, instance.join) for instance in self._instances))
         await asyncio.sleep(0)  # what the threads have posted last
-        self._deadlines.close()
+        self._pending.close()
         if self._held is not None:
             self._held.cancel()
 
     def _refuse_unless_free(self, job: Job) -> None:
         """A queue of length 0 still lets in what an instance takes at once, and one of few bytes what is larger."""
-        queue, free = self._queue, sum(not instance.busy for instance in self._instances)
+        queue, idle = self._queue, sum(not instance.busy for instance in self._instances)
+        free = min(idle, self._policy.max_jobs - self._jobs_of_all())
         too_large = queue.size_bytes + job.size_bytes > self._max_queue_bytes
         if queue.count >= self._max_queue + free or (too_large and queue.size_bytes and queue.count >= free):
             raise self._refusal()
@@ -188,7 +183,7 @@ class Batcher:
         if self._closed:
             return RequestError(Kind.UNAVAILABLE, "the model is being unloaded, send the request again")
         # When what waits now will have been run, if nothing changes.
-        after_s = self._batch_s * self._queue.rows / self._policy.max_rows / len(self._instances)
+        after_s = self._batch_s * self._rounds
         if self._queue.count >= self._max_queue:
             most = self._policy.max_queue
             return RequestError(Kind.FULL, f"Exceeds maximum queue size: {most} requests wait already", after_s)
@@ -212,7 +207,7 @@ class Batcher:
 
     def _wake_one(self) -> None:
         """Under the lock. One that finds more than it can take wakes the next."""
-        if not self._queue.count:
+        if not self._queue.count or self._room() <= 0:
             return
         for instance in self._instances:
             if instance.idle:
@@ -222,7 +217,7 @@ class Batcher:
 
     def _is_held(self) -> bool:
         """Whether what waits is to wait a little longer, although an instance is idle."""
-        if self._delay is None or self._queue.rows >= self._policy.max_rows:
+        if self._delay is None or not self._policy.may_grow(self._queue.rows):
             return False
         now_s = self._loop.time()
         age_s = (time.perf_counter_ns() - self._queue.oldest().queued_ns) / 1e9
@@ -245,7 +240,7 @@ class Batcher:
         if batch is None:
             return
         instance.run(batch)
-        instance.busy = False
+        instance.busy, instance.jobs = False, 0
         self.finished(batch)
         if self._queue.count and not self._kick_is_due:
             self._kick_is_due = True
@@ -254,6 +249,7 @@ class Batcher:
     def take(self, instance: "_Instance") -> _Batch | None:
         """On an instance's thread: the next batch. Without one the instance is idle from now on."""
         with self._lock:
+            instance.jobs = 0
             here = self._inline is None or not self._inline.inline
             batch = self._take(instance) if here else None
             if batch is None:
@@ -266,11 +262,16 @@ class Batcher:
         return batch
 
     def _take(self, instance: "_Instance") -> _Batch | None:
-        """Under the lock."""
-        jobs, cut = self._queue.take(self._policy.max_rows, self._policy.max_jobs)
+        """Under the lock, for an instance that holds nothing."""
+        if (room := self._room()) <= 0:
+            return None  # the others have all that may be with the model; the first that has answered takes it
+        most = self._policy.rows_of_next(self._queue.rows)
+        jobs, cut = self._queue.take(most, room)
         if not jobs:
             return None
-        instance.busy = True
+        if cut is Cut.FULL and most < self._policy.max_rows:
+            cut = Cut.PREFERRED
+        instance.busy, instance.jobs = True, len(jobs)
         self._taken += len(jobs)
         now_ns, rows = time.perf_counter_ns(), 0
         for job in jobs:
@@ -279,6 +280,13 @@ class Batcher:
             rows += job.rows
         return _Batch(jobs, Ran(rows, cut))
 
+    def _room(self) -> int:
+        """Under the lock: how many requests one more batch may have."""
+        return min(self._share, self._policy.max_jobs - self._jobs_of_all())
+
+    def _jobs_of_all(self) -> int:
+        return sum([instance.jobs for instance in self._instances])
+
     def finished(self, batch: _Batch) -> None:
         """On the loop: hand out the answers of a batch."""
         ran = batch.ran
@@ -286,9 +294,9 @@ class Batcher:
         if self._inline is not None:
             self._inline.ran(ran.cpu_ns)
         self.stats.last_ms = time.time_ns() // 1_000_000
-        self._batch_s += 0.1 * (ran.infer_ns / 1e9 - self._batch_s)
+        self._batch_s += 0.1 * (ran.took_ns / 1e9 - self._batch_s)
         if self._delay is not None:
-            self._delay.ran(ran.rows, ran.infer_ns / 1e9)
+            self._delay.ran(ran.rows, ran.took_ns / 1e9)
         jobs = batch.jobs
         if RequestError in map(type, batch.results):
             jobs = [job for job, result in zip(jobs, batch.results, strict=True) if type(result) is not RequestError]
@@ -296,25 +304,9 @@ class Batcher:
         if jobs:
             self.stats.ran(jobs, ran)
         for job, result in zip(batch.jobs, batch.results, strict=True):
-            if job.state is not DONE:
-                self._deadlines.discard(job)
-                self._answer(job, result)
+            self._pending.answer(job, result)
 
-    def _answer(self, job: Job, result: Rows | RequestError) -> None:
-        job.state = DONE
-        if isinstance(result, RequestError):
-            job.error = result
-        else:
-            job.outputs = result
-        finish(job)
-
-    def _expire(self, job: Job) -> None:
-        if job.state is not DONE:
-            self._settle(job)
-            self._answer(job, expired(job))
-
-    def _settle(self, job: Job) -> None:
-        """Take it out of the queue, if it is still there, and let nobody answer it any more."""
+    def _give_up(self, job: Job) -> None:
         with self._lock:
             if job.state is QUEUED:
                 self._queue.remove(job)
@@ -343,6 +335,11 @@ class _Instance:
         """Its thread sleeps and has not been woken."""
         self.busy = False
         """The model has a batch."""
+        self.jobs = 0
+        """Requests in it; written under the batcher's lock."""
+        self._spent: Spent | None = getattr(runner, "spent", None)
+        if self._spent is not None:
+            self._spent.taken()  # the warm-up's
         self.forgotten: deque[Parameter] = deque()
         self._wake = threading.Semaphore(0)
         self._stopping = False
@@ -386,8 +383,11 @@ class _Instance:
             failure = RequestError(Kind.INTERNAL, "internal error; the server's log says more")
         if failure is not None:
             batch.results = [failure] * count
-        batch.ran.infer_ns = time.perf_counter_ns() - began_ns
-        batch.ran.cpu_ns = time.thread_time_ns() - began_cpu_ns
+        ran = batch.ran
+        ran.took_ns = time.perf_counter_ns() - began_ns
+        ran.cpu_ns = time.thread_time_ns() - began_cpu_ns
+        if self._spent is not None:
+            ran.input_ns, ran.output_ns = self._spent.taken()
 
     def _work(self) -> None:
         attach(self._runner)

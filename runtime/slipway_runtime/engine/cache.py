@@ -38,30 +38,40 @@ class Cache:
 
     def key(self, inputs: Rows, parameters: Mapping[str, Parameter]) -> Key:
         """`inputs` in the model's order."""
-        digest = xxhash.xxh3_128(seed=self._seed)
-        update = digest.update
-        for data in inputs:
+        if len(inputs) == 1 and not parameters:  # most requests; 0.15 us less than the general way, the same key
+            data = inputs[0]
             dtype = data.dtype
-            update(self._head(dtype.char, data.shape))
+            if not dtype.hasobject and data.nbytes < _SMALL_BYTES:
+                head = self._heads.get((dtype.char, data.shape)) or self._head(dtype.char, data.shape)
+                return xxhash.xxh3_128_digest(head + data.tobytes(), self._seed)
+        parts: list[bytes | memoryview] = []
+        large, heads = False, self._heads
+        for data in inputs:
+            dtype, shape = data.dtype, data.shape
+            kind = dtype.char
+            parts.append(heads.get((kind, shape)) or self._head(kind, shape))
             if dtype.hasobject:
                 for value in data.ravel():
-                    update(len(value).to_bytes(8, "little"))
-                    update(value)
+                    parts += (len(value).to_bytes(8, "little"), value)
             elif data.nbytes < _SMALL_BYTES:
-                update(data.tobytes())
+                parts.append(data.tobytes())
             else:
-                update(np.ascontiguousarray(data).data)
+                parts.append(np.ascontiguousarray(data).data)
+                large = True
         if parameters:
-            digest.update(repr(sorted(parameters.items())).encode())
+            parts.append(repr(sorted(parameters.items())).encode())
+        if not large:
+            return xxhash.xxh3_128_digest(b"".join(parts), seed=self._seed)
+        digest = xxhash.xxh3_128(seed=self._seed)
+        for part in parts:
+            digest.update(part)
         return digest.digest()
 
     def _head(self, type_char: str, shape: tuple[int, ...]) -> bytes:
-        """Type and shape as bytes; most requests have those of the one before."""
-        head = self._heads.get((type_char, shape))
-        if head is None:
-            if len(self._heads) >= _MOST_HEADS:
-                self._heads.clear()
-            head = self._heads[type_char, shape] = f"{type_char}{shape}".encode()
+        """Type and shape as bytes, kept: most requests have those of the one before."""
+        if len(self._heads) >= _MOST_HEADS:
+            self._heads.clear()
+        head = self._heads[type_char, shape] = f"{type_char}{shape}".encode()
         return head
 
     def get(self, key: Key) -> Rows | None:
@@ -73,13 +83,18 @@ class Cache:
 
     def put(self, key: Key, outputs: Rows) -> None:
         """Keep copies, unless they are larger than the whole cache."""
-        size_bytes = _ENTRY_BYTES + _ARRAY_BYTES * len(outputs) + size_of(outputs)
-        if size_bytes > self._max_bytes or key in self._entries:
+        entries, most_bytes = self._entries, self._max_bytes
+        if len(outputs) == 1 and not (only := outputs[0]).dtype.hasobject:  # most models
+            size_bytes = _ENTRY_BYTES + _ARRAY_BYTES + only.nbytes
+        else:
+            size_bytes = _ENTRY_BYTES + _ARRAY_BYTES * len(outputs) + size_of(outputs)
+        if size_bytes > most_bytes or key in entries:
             return
         # Copies: an answer may be a view of its whole batch's.
-        self._entries[key] = ([data.copy() for data in outputs], size_bytes)
+        copies = [outputs[0].copy()] if len(outputs) == 1 else [data.copy() for data in outputs]
+        entries[key] = (copies, size_bytes)
         self.size_bytes += size_bytes
-        while self.size_bytes > self._max_bytes:
+        while self.size_bytes > most_bytes:
             _, (_, oldest_bytes) = self._entries.popitem(last=False)
             self.size_bytes -= oldest_bytes
             self.evictions += 1

@@ -45,7 +45,7 @@ class Deadlines:
 
     def discard(self, job: Job) -> None:
         """The job has been answered."""
-        if self._usual.pop(job, self) is None:
+        if self._usual.pop(job, self) is None or not self._own:
             return
         self._own_live.discard(job)
         if len(self._own) > 2 * len(self._own_live) + 64:

@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
-from slipway_runtime.engine.batcher import Batcher, Policy
+from slipway_runtime.engine.batcher import Batcher
 from slipway_runtime.engine.cache import Cache
 from slipway_runtime.engine.ensemble import Ensemble, Step, Ticket
 from slipway_runtime.engine.job import DONE, Job, Runner, size_of
+from slipway_runtime.engine.policy import Policy
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.signature import Signature, check_outputs, chosen, datatype_of
 from slipway_runtime.engine.stats import Stats
@@ -117,7 +118,7 @@ class Endpoint:
         self.stats = Stats()
         self._policy, self._default_level, self._load = options.policy, options.default_level, host.load_now
         self.cache = options.cache
-        self.streams = Streams(model.runners, options.policy.max_queue) if model.decoupled else None
+        self.streams = Streams(model.runners, options.policy) if model.decoupled else None
         is_batched = not model.decoupled and not options.steps
         self.batcher = Batcher(model.runners, options.policy, self.stats) if is_batched else None
         self._ensemble = Ensemble(options.steps, model.metadata, host.submit_step, options.policy.timeout_s)
@@ -148,19 +149,27 @@ class Endpoint:
         return self._model.metadata
 
     @property
+    def registries(self) -> list[Any]:
+        """What each instance's own code wants to have told, of instances in this process."""
+        return [found for runner in self._model.runners if (found := getattr(runner, "metrics", None)) is not None]
+
+    @property
     def broken(self) -> str:
         return self._model.broken
 
     @property
+    def queue(self) -> Batcher | Streams | None:
+        """Where its requests wait; those of an ensemble wait at its models."""
+        return self.batcher or self.streams
+
+    @property
     def utilization(self) -> float:
         """How much of what the instances can do at once is asked for; above 1 requests wait."""
-        queue = self.batcher or self.streams
-        return queue.utilization if queue is not None else 0.0
+        return self.queue.utilization if self.queue is not None else 0.0
 
     @property
     def waiting(self) -> int:
-        queue = self.batcher or self.streams
-        return queue.waiting if queue is not None else 0
+        return self.queue.waiting if self.queue is not None else 0
 
     def submit(self, request: InferRequest, done: Done) -> Ask:
         """Begin; `done` gets the answer, or why there is none, in a later turn of the loop.
@@ -171,7 +180,7 @@ class Endpoint:
         try:
             way = self._way or self._no_way()
             ask = self._ask(request, done)
-            way.submit(ask, request.timeout_s)
+            way.submit(ask, self._policy.timeout_s_of(request.timeout_s, request.patience_s))
         except RequestError as error:
             self.stats.failed(error.kind, 0)
             raise
@@ -196,8 +205,8 @@ class Endpoint:
             raise
         began_ns = time.perf_counter_ns()
         limit_s = self._policy.timeout_s
-        if request.timeout_s is not None:
-            limit_s = min(limit_s, request.timeout_s)
+        if (own_s := self._policy.timeout_s_of(request.timeout_s, request.patience_s)) is not None:
+            limit_s = min(limit_s, own_s)
         kind: Kind | None = None
         self.in_flight += 1
         self._load.in_flight += 1

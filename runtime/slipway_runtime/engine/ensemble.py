@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from slipway_runtime.engine.deadlines import Deadlines
-from slipway_runtime.engine.job import Job, JobState
+from slipway_runtime.engine.job import DONE, Job
+from slipway_runtime.engine.pending import Pending
 from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tensor
 
@@ -56,7 +56,7 @@ class Ensemble:
         self._steps, self._inputs, self._outputs = list(steps), metadata.inputs, metadata.outputs
         self._submit = submit
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop, timeout_s, self._expire)
+        self._pending = Pending(self._loop, timeout_s, self._give_up)
         self._runs: dict[Job, _Run] = {}
 
     def submit(self, job: Job, timeout_s: float | None = None) -> None:
@@ -67,30 +67,29 @@ class Ensemble:
             for spec, data in zip(self._inputs, job.inputs, strict=True)
         }
         run = self._runs[job] = _Run(job, given, list(self._steps))
-        self._deadlines.add(job, timeout_s)
+        self._pending.add(job, timeout_s)
         self._loop.call_soon(self._advance, run)
 
     def cancel(self, job: Job) -> bool:
-        if job.state is JobState.DONE:
-            return False
-        self._end(job)
-        return True
+        return self._pending.cancel(job)
 
     async def close(self) -> None:
         for job in list(self._runs):
-            self._fail(job, RequestError(Kind.UNAVAILABLE, "the model is being unloaded, send the request again"))
-        self._deadlines.close()
+            self._pending.fail(
+                job, RequestError(Kind.UNAVAILABLE, "the model is being unloaded, send the request again")
+            )
+        self._pending.close()
 
     def _advance(self, run: _Run) -> None:
         """Begin every step that has all it needs."""
         job = run.job
         for step in list(run.todo):
-            if job.state is JobState.DONE:
+            if job.state is DONE:
                 return
             if all(name in run.tensors for name in step.inputs.values()):
                 run.todo.remove(step)
                 self._begin(run, step)
-        if job.state is not JobState.DONE and not run.tickets:
+        if job.state is not DONE and not run.tickets:
             self._finish(run)
 
     def _begin(self, run: _Run, step: Step) -> None:
@@ -99,7 +98,7 @@ class Ensemble:
         ]
         request = InferRequest(
             given,
-            timeout_s=max(0.0, run.job.deadline_s - self._loop.time()),
+            patience_s=max(0.0, run.job.deadline_s - self._loop.time()),
             priority=run.job.priority,
             tenant=run.job.tenant,
             parameters=dict(run.job.parameters),
@@ -108,14 +107,14 @@ class Ensemble:
         try:
             run.tickets[id(step)] = self._submit(step, request, lambda result: self._done(run, step, result))
         except RequestError as error:
-            self._fail(run.job, RequestError(error.kind, f"in step '{step.model}': {error.message}"))
+            self._pending.fail(run.job, RequestError(error.kind, f"in step '{step.model}': {error.message}"))
 
     def _done(self, run: _Run, step: Step, result: InferResponse | RequestError) -> None:
-        if run.job.state is JobState.DONE:
+        if run.job.state is DONE:
             return
         run.tickets.pop(id(step), None)
         if isinstance(result, RequestError):
-            self._fail(run.job, RequestError(result.kind, f"in step '{step.model}': {result.message}"))
+            self._pending.fail(run.job, RequestError(result.kind, f"in step '{step.model}': {result.message}"))
             return
         for tensor in result.outputs:
             if (ours := step.outputs.get(tensor.name)) is not None:
@@ -126,25 +125,13 @@ class Ensemble:
         job = run.job
         missing = [spec.name for spec in self._outputs if spec.name not in run.tensors]
         if missing:
-            self._fail(job, RequestError(Kind.INTERNAL, f"the steps of the ensemble gave no {missing}"))
+            self._pending.fail(job, RequestError(Kind.INTERNAL, f"the steps of the ensemble gave no {missing}"))
             return
-        self._end(job)
-        job.outputs = [run.tensors[spec.name].data for spec in self._outputs]
-        job.finished()
+        del self._runs[job]
+        self._pending.answer(job, [run.tensors[spec.name].data for spec in self._outputs])
 
-    def _fail(self, job: Job, error: RequestError) -> None:
-        if job.state is not JobState.DONE:
-            self._end(job)
-            job.error = error
-            job.finished()
-
-    def _expire(self, job: Job) -> None:
-        self._fail(job, RequestError(Kind.DEADLINE, "Request timeout expired"))
-
-    def _end(self, job: Job) -> None:
-        """Nobody answers this job any more but who calls this."""
-        job.state = JobState.DONE
-        self._deadlines.discard(job)
+    def _give_up(self, job: Job) -> None:
+        job.state = DONE
         run = self._runs.pop(job, None)
         if run is not None:
             for ticket in run.tickets.values():

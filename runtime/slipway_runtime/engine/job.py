@@ -35,11 +35,28 @@ class Call(Protocol):
     def parameters(self) -> Mapping[str, Parameter]: ...
 
 
+class Spent:
+    """Nanoseconds that a runner has spent beside its model: on the batch it makes, on the answers it cuts."""
+
+    __slots__ = ("input_ns", "output_ns")
+
+    def __init__(self) -> None:
+        self.input_ns = self.output_ns = 0
+
+    def taken(self) -> tuple[int, int]:
+        """Since the last call of this."""
+        taken = self.input_ns, self.output_ns
+        self.input_ns = self.output_ns = 0
+        return taken
+
+
 class Runner(Protocol):
     """One instance of a loaded model. Called by one thread at a time, not always by the same.
 
-    It may also have `attach()`, called on every thread that will call `run`, before it does; and
-    `forget(sequence_id)`, called before a `run`: a sequence was given up without its last request, its state can go.
+    It may also have `attach()`, called on every thread that will call `run`, before it does;
+    `forget(sequence_id)`, called before a `run`: a sequence was given up without its last request, its state can go;
+    `spent`, one object for as long as it lives: without it all its time counts as the model's; and `metrics`, a
+    registry of what its code wants to have told.
     """
 
     @property

@@ -32,6 +32,8 @@ class Cut(StrEnum):
     """Why a batch was not larger."""
 
     FULL = "full"
+    PREFERRED = "preferred"
+    """It has a size that the config prefers, although more waits or could wait."""
     NO_ROOM = "no_room"
     """The next job has more rows than were left."""
     OTHER_SHAPE = "other_shape"
@@ -203,12 +205,12 @@ class _Batch:
         return self.room <= 0 or len(self.jobs) >= self.most
 
     def fill(self, lane: _Lane, most: int) -> int:
-        """Move up to `most` jobs of a lane into the batch while they fit; returns their rows."""
+        """Move up to `most` jobs of a lane into the batch while they fit, the first of all in any case; their rows."""
         jobs, room = self.jobs, self.room
         most = min(self.most, len(jobs) + most)
         while lane and len(jobs) < most:
             job = next(iter(lane))
-            if job.rows > room:
+            if job.rows > room and jobs:
                 break
             del lane[job]
             jobs.append(job)
@@ -249,7 +251,7 @@ class JobQueue:
         self.size_bytes -= job.size_bytes
 
     def take(self, max_rows: int, max_jobs: int) -> tuple[list[Job], Cut]:
-        """The next batch; empty if nobody waits. No job has more than `max_rows`."""
+        """The next batch; empty if nobody waits. A job with more than `max_rows` is a batch of its own."""
         if (lone := self._lone) is not None:
             self.remove(lone)
             return [lone], Cut.FULL if lone.rows >= max_rows or max_jobs == 1 else Cut.QUEUE_EMPTY

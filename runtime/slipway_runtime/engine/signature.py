@@ -37,7 +37,7 @@ class Signature:
         rows: Rows = []
         for tensor, (name, datatype, after_batch, spec) in zip(tensors, self._usual, strict=False):
             data = tensor.data
-            if tensor.name != name or (datatype and tensor.datatype != datatype):
+            if tensor.name != name or (tensor.datatype != datatype if datatype else tensor.datatype == "BF16"):
                 break
             shape = data.shape
             if (not shape or shape[1:] != after_batch) and not spec.accepts(shape):
@@ -95,6 +95,11 @@ def check_tensor(datatype: str, shape: Sequence[int], spec: TensorSpec, model: s
         raise invalid(
             f"inference input '{spec.name}' data-type is '{datatype[:40]}', but model '{model}' expects "
             f"'{spec.datatype}'"
+        )
+    if not spec.datatype and datatype == "BF16":
+        raise invalid(
+            f"inference input '{spec.name}' data-type is 'BF16', but nobody knows what model '{model}' takes, and the "
+            "bits would be read as UINT16; write the input into its config"
         )
     if not spec.accepts(shape):
         raise invalid(

@@ -18,13 +18,13 @@ _REASON_OF = {Kind.FULL: "REJECTED", Kind.UNAVAILABLE: "REJECTED", Kind.DEADLINE
 
 @dataclass(slots=True)
 class Ran:
-    """One run of the model: how many rows, why no more of them, and the nanoseconds of its three parts."""
+    """One run of the model: how many rows, why no more of them, and its nanoseconds, of which two parts are known."""
 
     rows: int
     cut: Cut
     failed_rows: int = 0
+    took_ns: int = 0
     input_ns: int = 0
-    infer_ns: int = 0
     output_ns: int = 0
     cpu_ns: int = 0
     """Of the thread it ran on: without its waiting for other threads, as that says nothing of the model."""
@@ -69,7 +69,8 @@ class Stats:
         self.inferences += run.rows - run.failed_rows
         self.queue_ns += sum([job.started_ns - job.queued_ns for job in jobs])
         self.input_ns += run.input_ns * count
-        self.infer_ns += run.infer_ns * count
+        infer_ns = run.took_ns - run.input_ns - run.output_ns
+        self.infer_ns += infer_ns * count
         self.output_ns += run.output_ns * count
         self.cuts[run.cut] += 1
         size = self.batches.get(run.rows)
@@ -77,7 +78,7 @@ class Stats:
             size = self.batches[run.rows] = OfBatchSize()
         size.executions += 1
         size.input_ns += run.input_ns
-        size.infer_ns += run.infer_ns
+        size.infer_ns += infer_ns
         size.output_ns += run.output_ns
 
     def failed(self, kind: Kind | None, took_ns: int) -> None:

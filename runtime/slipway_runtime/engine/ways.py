@@ -10,8 +10,8 @@ from typing import Protocol
 
 from slipway_runtime.engine.batcher import Batcher
 from slipway_runtime.engine.cache import Cache, Key
-from slipway_runtime.engine.deadlines import Deadlines, expired
-from slipway_runtime.engine.job import DONE, Job, finish
+from slipway_runtime.engine.job import DONE, QUEUED, Job
+from slipway_runtime.engine.pending import Pending
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.engine.stats import Stats
 from slipway_runtime.errors import RequestError
@@ -35,13 +35,16 @@ class _Inner(Job):
     watched = True
 
     def __init__(self, first: Job, then: "Cached | Sequenced", cache_key: Key = b"") -> None:
-        super().__init__(first.inputs, first.rows)
+        # Not by super(): it would cost as much again, for fields that are set anew here or that nobody asks for.
         self.outer: dict[Job, None] = {first: None}
         self._then = then
         self.cache_key = cache_key
-        self.parameters = first.parameters
+        self.inputs, self.rows, self.parameters = first.inputs, first.rows, first.parameters
         self.key, self.level, self.tenant = first.key, first.level, first.tenant
         self.size_bytes = first.size_bytes
+        self.queued_ns = self.started_ns = 0
+        self.state = QUEUED
+        self.outputs = self.error = None
 
     def finished(self) -> None:
         self._then.finished(self)
@@ -52,50 +55,32 @@ class _Front:
 
     def __init__(self, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop, timeout_s, self._expire)
+        self._pending = Pending(self._loop, timeout_s, self._give_up)
         self._inner: dict[Job, _Inner] = {}
 
     def cancel(self, job: Job) -> bool:
-        if job.state is DONE:
-            return False
-        job.state = DONE
-        if job in self._inner:  # else it is being answered in this very turn
-            self._deadlines.discard(job)
-            self._leave(job)
-        return True
+        return self._pending.cancel(job)
 
     def close(self) -> None:
         """When the way behind has been closed, and so everything is answered."""
-        self._deadlines.close()
-
-    def _wait(self, job: Job, inner: _Inner, timeout_s: float | None) -> None:
-        self._inner[job] = inner
-        self._deadlines.add(job, timeout_s)
+        self._pending.close()
 
     def _answer_all(self, inner: _Inner) -> None:
         """What is told of its answer may cancel others that have the same, or ask anew."""
         jobs, inner.outer = inner.outer, {}
+        result = inner.outputs if inner.error is None else inner.error
         for job in jobs:
             del self._inner[job]
-            self._deadlines.discard(job)
         for job in jobs:
-            if job.state is not DONE:
-                job.state = DONE
-                job.queued_ns, job.started_ns = inner.queued_ns, inner.started_ns
-                job.outputs, job.error = inner.outputs, inner.error
-                finish(job)
+            job.queued_ns, job.started_ns = inner.queued_ns, inner.started_ns
+            self._pending.answer(job, result)
 
-    def _expire(self, job: Job) -> None:
-        if job.state is DONE:
-            return
+    def _give_up(self, job: Job) -> None:
+        """Take it from its inner job, and that out of the way if it was the last."""
         job.state = DONE
-        self._leave(job)
-        job.error = expired(job)
-        finish(job)
-
-    def _leave(self, job: Job) -> None:
-        """The job is answered already: take it from its inner job, and that out of the way if it was the last."""
-        inner = self._inner.pop(job)
+        inner = self._inner.pop(job, None)
+        if inner is None:
+            return  # it is being answered in this very turn
         del inner.outer[job]
         if not inner.outer:
             self._abandoned(inner)
@@ -118,8 +103,7 @@ class Cached(_Front):
         key = self._cache.key(job.inputs, job.parameters)
         outputs = self._cache.get(key)
         if outputs is not None:
-            job.outputs = outputs
-            self._loop.call_soon(self._hit, job)
+            self._loop.call_soon(self._pending.answer, job, outputs)
             stats.cache_hits += 1
             stats.cache_hit_ns += time.perf_counter_ns() - began_ns
             return
@@ -132,18 +116,14 @@ class Cached(_Front):
             self._flights[key] = flight
         else:
             flight.outer[job] = None
-        self._wait(job, flight, timeout_s)
+        self._inner[job] = flight
+        self._pending.add(job, timeout_s)
 
     def finished(self, inner: _Inner) -> None:
         del self._flights[inner.cache_key]
         if inner.outputs is not None:
             self._cache.put(inner.cache_key, inner.outputs)
         self._answer_all(inner)
-
-    def _hit(self, job: Job) -> None:
-        if job.state is not DONE:
-            job.state = DONE
-            finish(job)
 
     def _abandoned(self, inner: _Inner) -> None:
         del self._flights[inner.cache_key]
@@ -168,7 +148,8 @@ class Sequenced(_Front):
         except RequestError:
             self._sequences.refuse(inner)
             raise
-        self._wait(job, inner, timeout_s)
+        self._inner[job] = inner
+        self._pending.add(job, timeout_s)
 
     def finished(self, inner: _Inner) -> None:
         self._answer_all(inner)

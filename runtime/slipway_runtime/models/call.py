@@ -34,7 +34,7 @@ class WithControls:
         self._batched = batched
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("attach", "probe", "broken"):  # what a runner may have and this one has not
+        if name not in ("attach", "probe", "broken", "spent"):  # what a runner may have and this one has not
             raise AttributeError(name)
         own = getattr(self._runner, name)
         return own if name != "probe" else lambda call: own(self._with(call))

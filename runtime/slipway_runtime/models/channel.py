@@ -19,8 +19,8 @@ _SMALLEST = 1 << 16
 
 
 class _Block:
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, access: int = mmap.ACCESS_DEFAULT) -> None:
+        self._fd, self._access = fd, access
         self._map: mmap.mmap | None = None
 
     def at_least(self, size: int) -> mmap.mmap:
@@ -28,20 +28,30 @@ class _Block:
         if self._map is None or len(self._map) < size:
             wanted = max(_SMALLEST, 1 << (size - 1).bit_length(), os.fstat(self._fd).st_size)
             os.ftruncate(self._fd, wanted)
-            self._map = mmap.mmap(self._fd, wanted)  # arrays on the old map keep it for as long as they live
+            self._map = mmap.mmap(
+                self._fd, wanted, access=self._access
+            )  # arrays on the old map keep it for as long as they live
         return self._map
 
 
 class Channel:
-    """One end. `fds` are those of the socket, of the block it writes and of the block it reads."""
+    """One end. `fds` are those of the socket, of the block it writes and of the block it reads.
 
-    def __init__(self, fds: tuple[int, int, int]) -> None:
+    `shared`: others read the same block, so the arrays that are received cannot be written to.
+    """
+
+    def __init__(self, fds: tuple[int, int, int], *, shared: bool = False) -> None:
         socket, written, read = fds
-        self._connection = Connection(socket)
-        self._written, self._read = _Block(written), _Block(read)
+        self.connection = Connection(socket)
+        self._written = _Block(written)
+        self._read = _Block(read, mmap.ACCESS_READ if shared else mmap.ACCESS_DEFAULT)
 
     def send(self, message: object, arrays: list[Array]) -> None:
         """Raises OSError when the other end is gone."""
+        self.post(self.packed(message, arrays))
+
+    def packed(self, message: object, arrays: list[Array]) -> bytes:
+        """What `post` sends, also that of other channels that write to the same block; the arrays are in the block."""
         places: list[Any] = []
         end = 0
         for array in arrays:
@@ -55,17 +65,21 @@ class Channel:
             for array, place in zip(arrays, places, strict=True):
                 if isinstance(place, tuple):
                     np.copyto(_view(block, place), array)
-        self._connection.send_bytes(pickle.dumps((message, places, end), pickle.HIGHEST_PROTOCOL))
+        return pickle.dumps((message, places, end), pickle.HIGHEST_PROTOCOL)
+
+    def post(self, packed: bytes) -> None:
+        """Raises OSError when the other end is gone."""
+        self.connection.send_bytes(packed)
 
     def receive(self) -> tuple[Any, list[Array]]:
         """The arrays are views of the other's block, until it sends again. Raises EOFError, OSError."""
         # Written by our own other end, over a socket that nobody else has.
-        message, places, end = pickle.loads(self._connection.recv_bytes())  # noqa: S301
+        message, places, end = pickle.loads(self.connection.recv_bytes())  # noqa: S301
         block = self._read.at_least(end) if end else None
         return message, [_view(block, place) if isinstance(place, tuple) else place for place in places]
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
 def _view(block: mmap.mmap | None, place: tuple[str, tuple[int, ...], int]) -> Array:

@@ -134,7 +134,7 @@ def _check(config: ModelConfig) -> None:
         names = [spec.name for spec in specs]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"{kind} {min(twice)!r} is there twice")
-    batching = config.dynamic_batching
+    batching = config.dynamic_batching or config.sequence_batching
     if batching and (large := [size for size in batching.preferred_batch_size if size > config.max_batch]):
         raise ValueError(f"preferred_batch_size {large[0]} is larger than max_batch_size {config.max_batch}")
     if Path(config.filename).name != config.filename:

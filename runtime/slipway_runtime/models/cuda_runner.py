@@ -32,8 +32,9 @@ class CudaRunner(TorchRunner):
         *,
         buckets: Sequence[int] = (),
         learned: Callable[[tuple[TensorSpec, ...]], None] = lambda specs: None,
+        in_step: bool = False,
     ) -> None:
-        super().__init__(program, max_batch, buckets=buckets, learned=learned)
+        super().__init__(program, max_batch, buckets=buckets, learned=learned, in_step=in_step)
         self.broken = ""
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -44,6 +45,10 @@ class CudaRunner(TorchRunner):
             raise RequestError(Kind.UNAVAILABLE, f"the GPU is lost: {self.broken}")
         with torch.cuda.stream(self._stream):
             return super().run(batch)
+
+    def _note_time(self, began_ns: int, filled_ns: int, ran_ns: int) -> None:
+        """The device still computes when the program has returned: what comes after it is mostly waiting for it."""
+        self.spent.input_ns += filled_ns - began_ns
 
     def probe(self, call: Call) -> None:
         """Inputs are always copied to the device, so there is nothing to find out."""

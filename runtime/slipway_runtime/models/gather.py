@@ -128,6 +128,20 @@ class Gather(Generic[T]):
         return buffers
 
 
+def each_pays_alone(
+    batch: Sequence[Call],
+    together: Callable[[Sequence[Call]], Sequence[Rows | RequestError]],
+    alone: Callable[[Call], Rows | RequestError],
+) -> Sequence[Rows | RequestError]:
+    """A batch's answers; if it fails, those of each call alone: one may have spoilt it (an index out of range)."""
+    try:
+        return together(batch)
+    except RequestError as error:
+        if len(batch) == 1:
+            return [error]
+    return [alone(call) for call in batch]
+
+
 def split(batch: Sequence[Call], outputs: list[Array]) -> list[Rows | RequestError]:
     """For each call its rows of the outputs, as views."""
     if len(batch) == 1:

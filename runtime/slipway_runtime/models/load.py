@@ -6,6 +6,7 @@ administrator allowed it: the options say so, not the model.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from slipway_runtime.engine.job import Runner
 from slipway_runtime.errors import BadConfig, BadModel, RequestError
@@ -24,6 +25,18 @@ _CODE = {
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """One of the processes that hold an instance together: the device of each, and which of them this one is.
+
+    `store` is a file descriptor that all of them have; they find each other by it.
+    """
+
+    rank: int
+    devices: tuple[str, ...]
+    store: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """The administrator's word. `allowed_classes` are patterns like "my.models:*" for parameters.class."""
 
@@ -33,6 +46,10 @@ class LoadOptions:
     allowed_classes: tuple[str, ...] = ()
     instance: int = 0
     """The number of the first instance; for processes, which hold one each."""
+    shard: Shard | None = None
+    """For the process of one."""
+    own_cores: bool = True
+    """Whether instances may be bound to cores: not where other workers would bind theirs to the same."""
 
 
 @dataclass(slots=True)
@@ -50,6 +67,11 @@ class LoadedModel:
     def empty(cls, artifact: Artifact) -> "LoadedModel":
         """To be filled in by whoever loads it."""
         return cls(artifact, artifact.config, Metadata("", (), ()), Options())
+
+    @property
+    def is_torch(self) -> bool:
+        """PyTorch runs it, whose way with a batch that fails is to try each request alone."""
+        return self.artifact.format not in ("python", "onnx", "ensemble")
 
     @property
     def broken(self) -> str:
@@ -113,13 +135,16 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
         )
     own = options_of(artifact.config)
     _check_served(artifact, own)
-    devices = _devices(artifact.config, own, options)
+    if own.shards > 1 and options.shard is None:
+        return _in_shards(artifact, own, options)
+    # A shard knows its device when it has joined the others.
+    devices = [] if options.shard else _devices(artifact.config, own, options)
     if len(devices) > 1 and own.instances == "processes" and all(device == "cpu" for device in devices):
         from slipway_runtime.models.processes import load_processes  # noqa: PLC0415 - for several instances only
 
         return load_processes(artifact, len(devices), options)
     if artifact.format == "python":
-        model = _python(artifact, own, devices, options.instance)
+        model = _python(artifact, own, devices, options)
     elif artifact.format == "onnx":
         model = _onnx(artifact, own, devices, options.threads)
     elif artifact.format == "ensemble":
@@ -144,6 +169,7 @@ def _check_served(artifact: Artifact, own: Options) -> None:
         "quantization": own.quantization != "none" and not eager,
         "class": own.class_name and not eager,
         "class_args": own.class_args and not eager,
+        "shards": own.shards > 1 and kind not in ("python", "safetensors"),
     }
     for name, refused in wrong.items():
         if refused:
@@ -153,6 +179,16 @@ def _check_served(artifact: Artifact, own: Options) -> None:
             f"model file '{artifact.path}' holds weights only; name the class they belong to: parameters.class = "
             "MODULE:CLASS"
         )
+
+
+def _in_shards(artifact: Artifact, own: Options, options: LoadOptions) -> LoadedModel:
+    from slipway_runtime.models.processes import load_shards  # noqa: PLC0415 - for such models only
+    from slipway_runtime.models.shards import placement  # noqa: PLC0415
+
+    default = own.device if own.device != "auto" else options.device
+    places = placement(artifact.config, own.shards, default)
+    _refuse_gpus([device for devices in places for device in devices], options)
+    return load_shards(artifact, places, options)
 
 
 def _devices(config: ModelConfig, own: Options, options: LoadOptions) -> list[str]:
@@ -169,9 +205,13 @@ def _devices(config: ModelConfig, own: Options, options: LoadOptions) -> list[st
     devices = devices or [default]
     if not _has_gpu():
         devices = ["cpu" if device == "auto" else device for device in devices]
+    _refuse_gpus(devices, options)
+    return devices
+
+
+def _refuse_gpus(devices: list[str], options: LoadOptions) -> None:
     if options.device == "cpu" and (wanted := [device for device in devices if device.startswith("cuda")]):
         raise BadConfig(f"the config asks for device {wanted[0]}, but the server was started with --device cpu")
-    return devices
 
 
 def _has_gpu() -> bool:
@@ -179,18 +219,44 @@ def _has_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _python(artifact: Artifact, own: Options, devices: list[str], first: int) -> LoadedModel:
+def _python(artifact: Artifact, own: Options, devices: list[str], options: LoadOptions) -> LoadedModel:
     from slipway_runtime.models import python_model as code  # noqa: PLC0415 - needed by such models only
 
     config = artifact.config
     if not config.inputs or not config.outputs:
         raise BadModel(f"'{artifact.path}' needs a config with input and output: Python code does not tell its own")
     found = code.load_class(artifact)
+    if options.shard:
+        devices = [_joined(options.shard, found, artifact.path, options.threads)]
     decoupled = config.decoupled or code.is_stream(found)
     metadata = Metadata("python", config.inputs, config.outputs, config.max_batch, config.ignored)
     model = LoadedModel(artifact, replace(config, decoupled=decoupled), metadata, own, [], decoupled)
+    try:
+        _add_instances(model, found, devices, options)
+    except BaseException:
+        model.close()  # those that were made before the one that failed
+        raise
+    return model
+
+
+def _joined(shard: Shard, found: type, path: Path, threads: int) -> str:
+    if not getattr(found, "sharded", False):
+        raise BadModel(
+            f"class Model of '{path}' does not say that it is sharded; have its load take the part of context.rank "
+            "and say sharded = True, or remove parameter 'shards'"
+        )
+    from slipway_runtime.models.ranks import join  # noqa: PLC0415 - imports torch
+
+    return join(shard, threads)
+
+
+def _add_instances(model: LoadedModel, found: type, devices: list[str], options: LoadOptions) -> None:
+    from slipway_runtime.models import python_model as code  # noqa: PLC0415 - needed by such models only
+
+    artifact, config, metadata = model.artifact, model.config, model.metadata
     names = _input_names(config, metadata.inputs)
-    for instance, device in enumerate(devices, first):
+    together = _together(options.shard)
+    for instance, device in enumerate(devices, options.instance):
         context = code.Context(
             name=config.name or artifact.default_name,
             version=artifact.version,
@@ -199,11 +265,25 @@ def _python(artifact: Artifact, own: Options, devices: list[str], first: int) ->
             max_batch=config.max_batch,
             parameters=config.parameters,
             instance=instance,
+            **together,
         )
         loop = code.Loop()
-        made = code.make(found, artifact, context, loop)
-        model.runners.append(code.PythonRunner(made, loop, metadata, names, decoupled=decoupled))
-    return model
+        try:
+            made = code.make(found, artifact, context, loop)
+        except BaseException:
+            loop.close()
+            raise
+        runner = code.PythonRunner(made, loop, metadata, names, decoupled=model.decoupled, metrics=context.metrics)
+        model.runners.append(runner)
+
+
+def _together(shard: Shard | None) -> dict[str, Any]:
+    """What the context of a shard has beside that of a whole model."""
+    if shard is None:
+        return {}
+    from slipway_runtime.models.ranks import group  # noqa: PLC0415 - imports torch
+
+    return {"rank": shard.rank, "world_size": len(shard.devices), "group": group()}
 
 
 def _onnx(artifact: Artifact, own: Options, devices: list[str], threads: int) -> LoadedModel:

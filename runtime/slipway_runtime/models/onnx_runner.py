@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
-from slipway_runtime.engine.job import Call
+from slipway_runtime.engine.job import Call, Spent
 from slipway_runtime.errors import BadConfig, BadModel, Kind, RequestError, cause
 from slipway_runtime.models.config import ModelConfig
-from slipway_runtime.models.gather import Gather, check_rows, split
+from slipway_runtime.models.gather import Gather, check_rows, each_pays_alone, split
 from slipway_runtime.tensors import Array, Metadata, Rows, TensorSpec
 
 _DATATYPES = {
@@ -35,6 +36,7 @@ class OnnxRunner:
     may_run_inline = False  # it has threads of its own
 
     def __init__(self, session: Any, metadata: Metadata, input_names: Sequence[str]) -> None:
+        self.spent = Spent()
         self._session = session
         self._batched = metadata.max_batch > 0
         self._inputs = tuple(input_names)
@@ -44,14 +46,9 @@ class OnnxRunner:
         self._gather: Gather[Array] = Gather(_allocate, _cut, max_rows=metadata.max_batch)
 
     def run(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
-        if self._batched:
-            try:
-                return split(batch, self._rows(batch))
-            except RequestError as error:
-                if len(batch) == 1:
-                    return [error]
-        # One request may have spoilt it for all: it alone shall pay.
-        return [self._alone(call) for call in batch]
+        if not self._batched:
+            return [self._alone(call) for call in batch]
+        return each_pays_alone(batch, self._batch, self._alone)
 
     def stream(self, call: Call) -> Iterator[Rows]:
         answer = self._alone(call)
@@ -64,11 +61,15 @@ class OnnxRunner:
 
     def _alone(self, call: Call) -> Rows | RequestError:
         try:
-            return self._rows([call]) if self._batched else self._forward(call.inputs)
+            if self._batched:
+                (answer,) = self._batch([call])
+                return answer
+            return self._forward(call.inputs)
         except RequestError as error:
             return error
 
-    def _rows(self, batch: Sequence[Call]) -> list[Array]:
+    def _batch(self, batch: Sequence[Call]) -> list[Rows | RequestError]:
+        began_ns = perf_counter_ns()
         if len(batch) == 1:
             rows, given = batch[0].rows, batch[0].inputs  # onnxruntime does not write to them
         else:
@@ -77,26 +78,36 @@ class OnnxRunner:
                 given = [np.concatenate([call.inputs[i] for call in batch]) for i in range(len(self._inputs))]
             else:
                 given = self._gather.fill(batch, rows, rows)
+        self.spent.input_ns += perf_counter_ns() - began_ns
         outputs = self._forward(given)
+        began_ns = perf_counter_ns()
         check_rows(outputs, self._outputs, rows)
-        return outputs
+        answers = split(batch, outputs)
+        self.spent.output_ns += perf_counter_ns() - began_ns
+        return answers
 
     def _forward(self, given: Sequence[Array]) -> list[Array]:
+        began_ns = perf_counter_ns()
         feeds = {
             name: _text(array) if array.dtype == object else array
             for name, array in zip(self._inputs, given, strict=True)
         }
+        filled_ns = perf_counter_ns()
         try:
             outputs: list[Array] = self._session.run(self._outputs, feeds)
         except Exception as exc:  # the model is foreign; whatever it raises is this request's answer
             raise RequestError(Kind.INTERNAL, f"the model failed: {cause(exc)}") from exc
+        ran_ns = perf_counter_ns()
         for index in self._strings:
             outputs[index] = _encoded(outputs[index])
-        return [
+        own = [
             # An output that the graph hands through may be the input itself.
             output.copy() if any(np.may_share_memory(output, array) for array in given) else output
             for output in outputs
         ]
+        self.spent.input_ns += filled_ns - began_ns
+        self.spent.output_ns += perf_counter_ns() - ran_ns
+        return own
 
 
 def open_session(path: Path, device: str, threads: int) -> Any:

@@ -7,7 +7,7 @@ quantization   none, dynamic-int8, static-int8
 device         auto, cpu, cuda, cuda:N
 instances      processes, threads: how several instances on CPUs are kept apart; threads share the weights
 class          MODULE:CLASS of a model.safetensors;  class_args: JSON object of its arguments
-shard          refused: sharding over several GPUs is not there yet
+shards         in how many parts the model is, each in a process and on a device of its own; the model says how
 """
 
 import json
@@ -21,7 +21,9 @@ from slipway_runtime.models.config import ModelConfig
 
 Dtype = Literal["", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "dynamic-int8", "static-int8"]
-OWN = ("dtype", "compile", "buckets", "quantization", "device", "instances", "class", "class_args", "shard")
+OWN = ("dtype", "compile", "buckets", "quantization", "device", "instances", "class", "class_args", "shards")
+
+MOST_SHARDS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Options:
     instances: Literal["processes", "threads"] = "processes"
     class_name: str = ""
     class_args: Mapping[str, Any] = field(default_factory=dict)
+    shards: int = 1
     others: tuple[str, ...] = ()
     """Parameters that are not ours; only a model of the user's own code reads them."""
 
@@ -43,15 +46,10 @@ class Options:
 def options_of(config: ModelConfig) -> Options:
     """Raises BadModel, with the parameter, its value and what is allowed."""
     given = config.parameters
-    if "shard" in given:
-        raise BadModel(
-            "parameter 'shard' asks for a model sharded over several GPUs, which is not there yet; "
-            "choose a dtype or a quantization with which it fits on one"
-        )
     compiled = _one_of(given, "compile", "off", "on") == "on"
     if "buckets" in given and not compiled:
         raise BadModel("parameter 'buckets' is given without compile=on, where it would do nothing; remove it")
-    return Options(
+    options = Options(
         dtype=cast("Dtype", _one_of(given, "dtype", "", "float32", "bfloat16", "float16")),
         compile=compiled,
         buckets=_buckets(given.get("buckets", ""), config.max_batch) if compiled else (),
@@ -60,8 +58,24 @@ def options_of(config: ModelConfig) -> Options:
         instances=cast("Any", _one_of(given, "instances", "processes", "threads")),
         class_name=_class_name(given.get("class", "")),
         class_args=_class_args(given.get("class_args", "")),
+        shards=_shards(given.get("shards", "1")),
         others=tuple(sorted(given.keys() - set(OWN))),
     )
+    if options.shards > 1 and (wrong := [name for name in ("compile", "quantization") if _is_on(given, name)]):
+        raise BadModel(f"parameter '{wrong[0]}' is not there for a model in shards; remove it, or parameter 'shards'")
+    if options.shards > 1 and options.instances == "threads":
+        raise BadModel("parameter 'instances' is 'threads', but shards are processes; remove it")
+    return options
+
+
+def _is_on(given: Mapping[str, str], name: str) -> bool:
+    return given.get(name, "off") not in ("off", "none")
+
+
+def _shards(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:4]) <= MOST_SHARDS:
+        raise BadModel(f"parameter 'shards' is '{text[:80]}', must be a whole number from 1 to {MOST_SHARDS}")
+    return int(text)
 
 
 def _one_of(given: Mapping[str, str], key: str, default: str, *others: str) -> str:

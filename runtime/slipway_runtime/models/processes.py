@@ -1,28 +1,28 @@
-"""Instances of a model on CPUs, each in a process of its own with cores of its own.
+"""Instances of a model in processes: one for each on CPUs, or one for each shard, on CPUs or GPUs.
 
-A process that dies fails the batch it had, and nobody else's: it is started again at once, and batches that come
-meanwhile wait for it. A batch that it had not been given yet is given to the next one.
+A process that dies fails the batch it had, and nobody else's: it is started again at once, with the other shards of its
+instance, and batches that come meanwhile wait for it. A batch that it had not been given yet is given to the next one.
 """
 
 import logging
 import os
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from slipway_runtime.cpus import cpu_limit
-from slipway_runtime.engine.job import Call, Runner
+from slipway_runtime.engine.job import Call, Runner, Spent
 from slipway_runtime.errors import BadModel, Failure, Kind, RequestError
 from slipway_runtime.models.artifacts import Artifact
-from slipway_runtime.models.channel import Channel
-from slipway_runtime.models.load import LoadedModel, LoadOptions
-from slipway_runtime.models.task import Result, Task, Work
-from slipway_runtime.tensors import Array, Rows
+from slipway_runtime.models.child import Child
+from slipway_runtime.models.load import LoadedModel, LoadOptions, Shard
+from slipway_runtime.models.shards import OutOfStep, Shards
+from slipway_runtime.models.task import Forget, Result, Task, Work
+from slipway_runtime.tensors import Array, Parameter, Rows
 
 log = logging.getLogger("slipway.model")
 _CLOSE_S = 5.0
@@ -34,12 +34,30 @@ def load_processes(artifact: Artifact, count: int, options: LoadOptions) -> Load
     share = max(1, options.threads // count)
     tasks = [
         Task(artifact, replace(options, threads=share, instance=index), cores)
-        for index, cores in enumerate(core_shares(count, share))
+        for index, cores in enumerate(core_shares(count, share) if options.own_cores else [()] * count)
     ]
+    return _started(artifact, [partial(Child, task) for task in tasks])
+
+
+def load_shards(artifact: Artifact, places: Sequence[tuple[str, ...]], options: LoadOptions) -> LoadedModel:
+    """The model in instances of several processes, one for each device of a place. Raises BadModel, BadConfig."""
+    count = sum(map(len, places))
+    share = max(1, options.threads // count)
+    cores = iter(core_shares(count, share) if options.own_cores else [()] * count)
+    starts = []
+    for instance, devices in enumerate(places):
+        own = replace(options, threads=share, instance=instance)
+        shards = [replace(own, shard=Shard(rank, devices)) for rank in range(len(devices))]
+        starts.append(partial(Shards, [Task(artifact, shard, next(cores)) for shard in shards]))
+    return _started(artifact, starts)
+
+
+def _started(artifact: Artifact, starts: Sequence[Callable[[], Child | Shards]]) -> LoadedModel:
+    """One instance for each of `starts`, which start its process or its processes."""
     workers: list[Runner] = []
     model = LoadedModel.empty(artifact)
     try:
-        workers.extend(ProcessRunner(task, model) for task in tasks)  # they start side by side
+        workers.extend(ProcessRunner(start, model) for start in starts)  # they start side by side
         for worker in workers:
             worker.wait_ready()  # type: ignore[attr-defined]
     except RequestError as error:
@@ -67,70 +85,56 @@ def core_shares(count: int, share: int) -> list[tuple[int, ...]]:
     return [tuple(cores[index * share : (index + 1) * share]) for index in range(count)]
 
 
-class _Process:
-    """One run of the worker, from its start to its end."""
-
-    def __init__(self, task: Task) -> None:
-        self.started_s = time.monotonic()
-        ours, theirs = socket.socketpair()
-        inputs, outputs = os.memfd_create("slipway-inputs"), os.memfd_create("slipway-outputs")
-        self._fds = (inputs, outputs)
-        child = (theirs.fileno(), outputs, inputs)
-        command = [sys.executable, "-P", "-m", "slipway_runtime.models.worker", *map(str, child)]
-        # The path by which we were found, installed or not; never the folder the server happens to run in.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        with theirs:
-            self.popen = subprocess.Popen(command, pass_fds=child, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
-        self.channel = Channel((ours.detach(), inputs, outputs))
-        self.ready = False
-        self.channel.send(task, [])
-
-    def close(self, wait_s: float) -> str:
-        """Let it go, by force after `wait_s`. Returns how it ended."""
-        self.channel.close()
-        try:
-            code = self.popen.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            code = self.popen.wait()
-        for fd in self._fds:
-            os.close(fd)
-        return f"by signal {-code}" if code < 0 else f"with exit code {code}"
-
-
 class ProcessRunner:
     may_run_inline = False  # it waits for the other process
 
-    def __init__(self, task: Task, model: LoadedModel) -> None:
-        self._task = task
+    def __init__(self, start: Callable[[], Child | Shards], model: LoadedModel) -> None:
+        self.spent = Spent()
+        self._start = start
         self._model = model
-        self._process: _Process | None = _Process(task)
+        self._process: Child | Shards | None = start()
 
     @property
-    def pid(self) -> int:
-        """0 while there is no process."""
-        return self._process.popen.pid if self._process else 0
+    def pids(self) -> list[int]:
+        """None while there is no process."""
+        return self._process.pids if self._process else []
 
-    def wait_ready(self) -> _Process:
+    def wait_ready(self) -> Child | Shards:
         """Raises Failure for what is wrong with the model, RequestError when the process died."""
-        process = self._process = self._process or _Process(self._task)
+        process = self._process = self._process or self._start()
         if process.ready:
             return process
         try:
-            said, _ = process.channel.receive()
+            told = process.loaded()
         except (EOFError, OSError) as exc:
             raise self._died("while it loaded") from exc
-        if isinstance(said, Failure):
+        except Failure:
             self._process = None
             process.close(_CLOSE_S)
-            raise said
-        self._model.metadata, self._model.config, self._model.options, self._model.decoupled = said
+            raise
+        self._model.metadata, self._model.config, self._model.options, self._model.decoupled = told
         process.ready = True
         return process
 
     def run(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
+        result, answers = self._answers(batch)
+        if result.failed and len(batch) > 1 and isinstance(self._process, Shards) and self._model.is_torch:
+            # As each_pays_alone, which a shard cannot do by itself: the others would still be at the batch.
+            return [self._alone(call) for call in batch]
+        return answers
+
+    def _alone(self, call: Call) -> Rows | RequestError:
+        try:
+            return self._answers([call])[1][0]
+        except RequestError as error:
+            return error
+
+    def _answers(self, batch: Sequence[Call]) -> tuple[Result, list[Rows | RequestError]]:
+        began_ns = time.perf_counter_ns()
         process = self._given(batch, stream=False)
+        self.spent.input_ns += time.perf_counter_ns() - began_ns
         result, arrays = self._result(process)
+        began_ns = time.perf_counter_ns()
         if result.metadata is not None:
             self._model.metadata = result.metadata
         answers: list[Rows | RequestError] = []
@@ -141,7 +145,9 @@ class ProcessRunner:
                 continue
             answers.append([np.array(array) for array in arrays[start : start + said]])
             start += said
-        return answers
+        self.spent.input_ns += result.spent[0]
+        self.spent.output_ns += result.spent[1] + time.perf_counter_ns() - began_ns
+        return result, answers
 
     def stream(self, call: Call) -> Iterator[Rows]:
         process = self._given([call], stream=True)
@@ -156,18 +162,23 @@ class ProcessRunner:
                     yield [np.array(array) for array in arrays]
                 if not result.more:
                     return
-                process.channel.send(True, [])
+                process.send(True, [])
         except GeneratorExit:
             if reading:
-                process.channel.send(False, [])
+                process.send(False, [])
             raise
+
+    def forget(self, sequence: Parameter) -> None:
+        if self._process is not None and self._process.ready:
+            with suppress(OSError):  # with the process its sequences are gone
+                self._process.send(Forget(sequence), [])
 
     def close(self) -> None:
         if self._process is not None:
             self._process.close(_CLOSE_S)
             self._process = None
 
-    def _given(self, batch: Sequence[Call], *, stream: bool) -> _Process:
+    def _given(self, batch: Sequence[Call], *, stream: bool) -> Child | Shards:
         """The process that has the batch now. One that is found dead had not been given it, so the next one gets it."""
         work = Work(tuple((call.rows, dict(call.parameters), len(call.inputs)) for call in batch), stream)
         arrays: list[Array] = [array for call in batch for array in call.inputs]
@@ -179,20 +190,22 @@ class ProcessRunner:
                     Kind.UNAVAILABLE, f"the model's process cannot be started again: {failure}"
                 ) from failure
             try:
-                if process.popen.poll() is None:
-                    process.channel.send(work, arrays)
+                if process.is_alive():
+                    process.send(work, arrays)
                     return process
             except OSError:
                 log.debug("a process was gone before it was given a batch")
             self._died("while it waited")
         raise RequestError(Kind.UNAVAILABLE, "the model's process died twice while it waited; try again")
 
-    def _result(self, process: _Process) -> tuple[Result, list[Array]]:
+    def _result(self, process: Child | Shards) -> tuple[Result, list[Array]]:
         try:
-            result, arrays = process.channel.receive()
+            return process.result()
         except (EOFError, OSError) as exc:
             raise self._died("with this batch") from exc
-        return result, arrays
+        except OutOfStep as exc:
+            self._died(f"by our hand: {exc}")
+            raise exc.error from exc
 
     def _died(self, when: str) -> RequestError:
         """Tidy up after the process and start the next one."""
@@ -200,5 +213,5 @@ class ProcessRunner:
         ended = process.close(_CLOSE_S) if process else "before"
         log.error("a model's process died", extra={"f": {"when": when, "ended": ended}})
         if process and time.monotonic() - process.started_s > _AGAIN_S:
-            self._process = _Process(self._task)
+            self._process = self._start()
         return RequestError(Kind.UNAVAILABLE, f"the model's process died {when} ({ended}); it is started again")

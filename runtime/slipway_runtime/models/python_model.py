@@ -6,7 +6,8 @@
         def preprocess(self, batch): ...        optional; before infer: gives what infer gets
         def postprocess(self, outputs): ...     optional; after infer: gives the answer
         def forget(self, sequence): ...         optional; a sequence ended without its last request
-    def close(self): ...                    optional
+        def close(self): ...                    optional
+        sharded = True                          optional; with parameter shards, `load` takes context.rank's part
 
 An `infer` that yields dicts, as a generator or an async one, makes streams: the model is decoupled.
 Such code runs in the server's process with its rights; it is loaded only where the administrator allowed it.
@@ -21,11 +22,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 
-from slipway_runtime.engine.job import Call
+from slipway_runtime.engine.job import Call, Spent
 from slipway_runtime.errors import BadModel, Kind, RequestError, cause
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.gather import check_rows, split
@@ -37,7 +40,10 @@ _loaded = count()
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a model is told when it is loaded. `folder` holds model.py and whatever lies beside it."""
+    """What a model is told when it is loaded. `folder` holds model.py and whatever lies beside it.
+
+    Metrics that it makes in the registry `metrics` are told with the server's own, until it is unloaded.
+    """
 
     name: str
     version: int
@@ -46,6 +52,12 @@ class Context:
     max_batch: int
     parameters: Mapping[str, str]
     instance: int = 0
+    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
+    rank: int = 0
+    """Which of `world_size` parts of the model to load. All are asked for every batch; rank 0 gives the answer."""
+    world_size: int = 1
+    group: Any = None
+    """Of torch.distributed, with all ranks; None for a model that is not in shards."""
 
 
 @dataclass(slots=True)
@@ -100,8 +112,16 @@ class PythonRunner:
     may_run_inline = False  # who knows what it waits for
 
     def __init__(
-        self, model: Any, loop: "Loop", metadata: Metadata, input_names: Sequence[str], *, decoupled: bool
+        self,
+        model: Any,
+        loop: "Loop",
+        metadata: Metadata,
+        input_names: Sequence[str],
+        *,
+        decoupled: bool,
+        metrics: CollectorRegistry | None = None,
     ) -> None:
+        self.spent, self.metrics = Spent(), metrics
         self._model = model
         self._finished = loop.finish
         self._loop = loop
@@ -118,7 +138,7 @@ class PythonRunner:
     def run(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
         if self._decoupled:
             raise RequestError(Kind.UNSUPPORTED, "doesn't support models with decoupled transaction policy")
-        if not self._batched:
+        if not self._batched and len(batch) > 1:
             return [self._alone(call) for call in batch]
         return self._batch(batch)
 
@@ -168,7 +188,9 @@ class PythonRunner:
             return error
 
     def _batch(self, calls: Sequence[Call]) -> list[Rows | RequestError]:
+        began_ns = perf_counter_ns()
         batch = self._gathered(calls)
+        self.spent.input_ns += perf_counter_ns() - began_ns
         try:
             given = self._finished(self._before(batch)) if self._before else batch
             answer = self._finished(self._model.infer(given))
@@ -178,10 +200,12 @@ class PythonRunner:
             raise
         except Exception as exc:  # the user's code; whatever it raises is this batch's answer
             raise _failed(exc) from exc
+        began_ns = perf_counter_ns()
         answers = split(calls, self._answer(answer, batch.rows if self._batched else None))
         for index, request in enumerate(batch.requests):
             if request.error:
                 answers[index] = RequestError(Kind.INTERNAL, request.error)
+        self.spent.output_ns += perf_counter_ns() - began_ns
         return answers
 
     def _gathered(self, calls: Sequence[Call]) -> Batch:

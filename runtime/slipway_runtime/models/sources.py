@@ -59,7 +59,8 @@ def _sample(uri: str, name: str, path: str) -> Source:
         raise BadConfig(f"storageUri '{uri}' must be sample://NAME")
     if not root.is_dir():
         raise MissingModel(
-            f"no samples are installed in {root}; make them with 'python -m slipway_runtime.samples {root}'"
+            f"no samples are installed in {root}; make them with 'python -m slipway_runtime.samples FOLDER' and set "
+            "SLIPWAY_SAMPLES_DIR=FOLDER"
         )
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if name not in names:

@@ -25,9 +25,23 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """A sequence ended without its last request. Nothing is said to it."""
+
+    sequence: Parameter
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """Per call the number of its arrays, or its error. `metadata` is there when it is news. `more`: of a stream."""
+    """Per call the number of its arrays, or its error. `metadata` is there when it is news. `more`: of a stream.
+
+    `failed`: the model failed, so that is the answer of all calls; all ranks of a model in shards must have it alike.
+
+    `spent` are the nanoseconds of the batch that its instance needed before and after its model.
+    """
 
     answers: tuple[int | tuple[str, str], ...]
     metadata: Metadata | None = None
     more: bool = False
+    failed: bool = False
+    spent: tuple[int, int] = (0, 0)

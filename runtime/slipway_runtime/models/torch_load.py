@@ -26,6 +26,10 @@ def load_torch(artifact: Artifact, own: Options, devices: list[str], options: Lo
     """Raises BadModel, BadConfig."""
     torch.set_num_threads(options.threads)
     config = artifact.config
+    if options.shard:
+        from slipway_runtime.models.ranks import join  # noqa: PLC0415 - for models in shards only
+
+        devices = [join(options.shard, options.threads)]
     targets = [resolve(device) for device in devices]
     # Instances on one device share the weights.
     programs = {device: _program(artifact, own, device, options) for device in dict.fromkeys(targets)}
@@ -61,10 +65,10 @@ def _runner(
     learned: Callable[[tuple[TensorSpec, ...]], None],
 ) -> Runner:
     if device.type == "cpu":
-        return TorchRunner(program, max_batch, buckets=own.buckets, learned=learned)
+        return TorchRunner(program, max_batch, buckets=own.buckets, learned=learned, in_step=own.shards > 1)
     from slipway_runtime.models.cuda_runner import CudaRunner  # noqa: PLC0415 - it opens streams
 
-    return CudaRunner(program, max_batch, device, buckets=own.buckets, learned=learned)
+    return CudaRunner(program, max_batch, device, buckets=own.buckets, learned=learned, in_step=own.shards > 1)
 
 
 def _program(artifact: Artifact, own: Options, device: torch.device, options: LoadOptions) -> Program:
@@ -96,9 +100,11 @@ def _of_class(artifact: Artifact, own: Options, device: torch.device, options: L
 
     made = _constructed(artifact.path, own, options)
     try:
-        weights = load_file(artifact.path)
+        weights = _part_of(made, artifact.path) if options.shard else load_file(artifact.path)
         # Copied, not assigned: weights that the class ties together stay tied.
         missing, unexpected = made.load_state_dict(weights, strict=False)
+    except BadModel:
+        raise
     except Exception as exc:  # the reader meets foreign bytes; whatever it raises means they are bad
         raise BadModel(f"model file '{artifact.path}' cannot be loaded: {cause(exc)}; save it again") from exc
     # Weights that share memory are saved once; those of them that are there already are not missing.
@@ -140,7 +146,7 @@ def _constructed(path: Path, own: Options, options: LoadOptions) -> torch.nn.Mod
     module_name, _, name = own.class_name.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), name)
-        made = found(**own.class_args)
+        made = found(**own.class_args, **_together(options))
     except Exception as exc:  # the class's own code
         raise BadModel(
             f"class {own.class_name} of '{path}' cannot be made: {type(exc).__name__}: {cause(exc)}"
@@ -148,6 +154,20 @@ def _constructed(path: Path, own: Options, options: LoadOptions) -> torch.nn.Mod
     if not isinstance(made, torch.nn.Module):
         raise BadModel(f"class {own.class_name} of '{path}' is not a torch.nn.Module")
     return made
+
+
+def _together(options: LoadOptions) -> dict[str, Any]:
+    if options.shard is None:
+        return {}
+    from slipway_runtime.models.ranks import group  # noqa: PLC0415 - for models in shards only
+
+    return {"group": group()}
+
+
+def _part_of(made: torch.nn.Module, path: Path) -> dict[str, torch.Tensor]:
+    from slipway_runtime.models.ranks import part_of  # noqa: PLC0415 - for models in shards only
+
+    return part_of(made, path)
 
 
 def _in_dtype(program: Program, dtype: torch.dtype, path: Path) -> Program:

@@ -5,14 +5,15 @@ that the model keeps, or in a storage that something else still holds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import torch
 
-from slipway_runtime.engine.job import Call
+from slipway_runtime.engine.job import Call, Spent
 from slipway_runtime.errors import Kind, RequestError, cause, invalid
-from slipway_runtime.models.gather import Gather, split, wrong_rows
+from slipway_runtime.models.gather import Gather, each_pays_alone, split, wrong_rows
 from slipway_runtime.models.torch_program import DATATYPES, TORCH_DTYPES, Program
 from slipway_runtime.tensors import Array, Rows, TensorSpec
 
@@ -44,7 +45,10 @@ _ALONE = _holders(torch.empty(1).untyped_storage()._cdata) if _holders else 0
 
 
 class TorchRunner:
-    """`learned` is told the outputs of a model that did not say them, once, when its first answer shows them."""
+    """`learned` is told the outputs of a model that did not say them, once, when its first answer shows them.
+
+    `in_step`: other shards have their part in every batch, so one that fails is not tried again without them.
+    """
 
     may_run_inline = True
 
@@ -55,7 +59,10 @@ class TorchRunner:
         *,
         buckets: Sequence[int] = (),
         learned: Callable[[tuple[TensorSpec, ...]], None] = lambda specs: None,
+        in_step: bool = False,
     ) -> None:
+        self.spent = Spent()
+        self._in_step = in_step
         self._call = program.call
         self._program = program
         self._max_batch = max_batch
@@ -75,15 +82,11 @@ class TorchRunner:
         torch.set_num_threads(self._threads)
 
     def run(self, batch: Sequence[Call]) -> Sequence[Rows | RequestError]:
+        if self._in_step:
+            return self._batch(batch) if self._max_batch else [self._whole(batch[0])]
         if not self._max_batch:
             return [self._alone(call) for call in batch]
-        try:
-            return self._batch(batch)
-        except RequestError as error:
-            if len(batch) == 1:
-                return [error]
-        # One request may have spoilt it for all (an index that is out of range): it alone shall pay.
-        return [self._alone(call) for call in batch]
+        return each_pays_alone(batch, self._batch, self._alone)
 
     def stream(self, call: Call) -> Iterator[Rows]:
         """A PyTorch program gives one answer."""
@@ -101,6 +104,8 @@ class TorchRunner:
         Raises:
             RequestError: the model fails.
         """
+        if self._in_step:
+            return  # they all read the same inputs, which are copied therefore
         before = [array.tobytes() for array in call.inputs]
         given = [self._tensor(index, array) for index, array in enumerate(call.inputs)]
         with _inference(True):
@@ -112,25 +117,46 @@ class TorchRunner:
             if self._max_batch:
                 (answer,) = self._batch([call])
                 return answer
-            with _inference(True):
-                return self._arrays(self._forward(self._gather.fill_one(call)), None)
+            return self._whole(call)
         except RequestError as error:
             return error
 
+    def _whole(self, call: Call) -> list[Array]:
+        """For a model that does not batch."""
+        began_ns = perf_counter_ns()
+        with _inference(True):
+            given = self._gather.fill_one(call)
+            filled_ns = perf_counter_ns()
+            result = self._forward(given)
+            ran_ns = perf_counter_ns()
+            outputs = self._arrays(result, None)
+        self._note_time(began_ns, filled_ns, ran_ns)
+        return outputs
+
     def _batch(self, batch: Sequence[Call]) -> list[Rows | RequestError]:
+        began_ns = perf_counter_ns()
         rows = sum([call.rows for call in batch]) if len(batch) > 1 else batch[0].rows
         padded = self._bucket(rows) if self._buckets else rows
         given = None
         if self._zero_copy and len(batch) == 1 and padded == rows:
             given = self._in_place(batch[0].inputs)
         with _inference(True):
-            result = self._forward(given or self._gather.fill(batch, rows, padded))
+            inputs = given or self._gather.fill(batch, rows, padded)
+            filled_ns = perf_counter_ns()
+            result = self._forward(inputs)
+            ran_ns = perf_counter_ns()
             if given is not None and any(tensor._version for tensor in given):
                 self._zero_copy = False
             outputs = self._arrays(result, padded, lent=given or ())
         if padded != rows:
             outputs = [output[:rows] for output in outputs]
-        return split(batch, outputs)
+        answers = split(batch, outputs)
+        self._note_time(began_ns, filled_ns, ran_ns)
+        return answers
+
+    def _note_time(self, began_ns: int, filled_ns: int, ran_ns: int) -> None:
+        self.spent.input_ns += filled_ns - began_ns
+        self.spent.output_ns += perf_counter_ns() - ran_ns
 
     def _forward(self, given: list[torch.Tensor]) -> Any:
         try:

@@ -4,8 +4,8 @@ Everything here may be called from the event loop only, and returns at once unle
 `RequestError`, whose kind each protocol maps to its own code.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from slipway_runtime import __version__
 from slipway_runtime.engine.endpoint import awaited
@@ -14,6 +14,7 @@ from slipway_runtime.tensors import InferRequest, InferResponse, Metadata, Tenso
 
 Done = Callable[[InferResponse | RequestError], None]
 JsonObject = dict[str, Any]
+T = TypeVar("T")
 
 # Advertised is what is served, by the names that Triton gave them; clients look for these.
 EXTENSIONS = (
@@ -100,7 +101,7 @@ class Api(Protocol):
     def stream(self, entry: Any, request: InferRequest) -> AsyncIterator[InferResponse]:
         """The answers one by one; a model that is not decoupled gives one. Raises RequestError while iterating."""
 
-    def statistics(self, name: str, version: str) -> list[JsonObject]:
+    async def statistics(self, name: str, version: str) -> list[JsonObject]:
         """Triton's ModelStatistics, of every version unless one is named, of every model if `name` is ""."""
 
     def index(self, ready_only: bool) -> list[JsonObject]:
@@ -110,7 +111,13 @@ class Api(Protocol):
         """Load or load anew. `parameters`: "config" (JSON text) overrides the model's own configuration."""
 
     async def unload(self, name: str, parameters: Mapping[str, Any]) -> None: ...
-    def metrics(self) -> bytes: ...
+    async def everywhere(self, what: str, arguments: Sequence[Any], here: Callable[..., T]) -> T:
+        """Make a change, `here(*arguments)`, in every process that answers for this server. Raises what `here` raises.
+
+        Its name, its arguments and its result are things that JSON has.
+        """
+
+    async def metrics(self) -> bytes: ...
     def load_report(self) -> dict[str, float]:
         """How busy the server is, by the names of an ORCA report: application_utilization, named_metrics.x."""
 

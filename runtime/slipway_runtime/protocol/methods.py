@@ -88,9 +88,7 @@ class Methods:
 
     def _request(self, message: Any, entry: Entry, context: Context) -> InferRequest:
         request = protos.parse(message, self._memory, entry.metadata)
-        timeout_s = context.timeout_s
-        if timeout_s is not None:
-            request.timeout_s = timeout_s if request.timeout_s is None else min(timeout_s, request.timeout_s)
+        request.patience_s = context.timeout_s
         if (tenant := context.header(self._tenant_header)) is not None:
             request.tenant = tenant.decode("latin-1")
         return request
@@ -135,7 +133,7 @@ class Methods:
         return json_format.ParseDict({"config": config}, pb.ModelConfigResponse(), ignore_unknown_fields=True)
 
     async def ModelStatistics(self, message: Any, context: Context) -> Any:
-        rows = self._api.statistics(message.name, message.version)
+        rows = await self._api.statistics(message.name, message.version)
         return json_format.ParseDict({"model_stats": rows}, pb.ModelStatisticsResponse())
 
     # --- repository
@@ -164,11 +162,12 @@ class Methods:
         return answer
 
     async def SystemSharedMemoryRegister(self, message: Any, context: Context) -> Any:
-        self._memory.register(message.name, message.key, message.offset, message.byte_size)
+        region = [message.name, message.key, message.offset, message.byte_size]
+        await self._api.everywhere("register", region, self._memory.register)
         return pb.SystemSharedMemoryRegisterResponse()
 
     async def SystemSharedMemoryUnregister(self, message: Any, context: Context) -> Any:
-        self._memory.unregister(message.name)
+        await self._api.everywhere("unregister", [message.name], self._memory.unregister)
         return pb.SystemSharedMemoryUnregisterResponse()
 
     async def CudaSharedMemoryStatus(self, message: Any, context: Context) -> Any:
@@ -198,7 +197,9 @@ class Methods:
     async def LogSettings(self, message: Any, context: Context) -> Any:
         settings = self._api.log_settings
         changes = {key: _log_value(value) for key, value in message.settings.items()}
-        return _log_answer(settings.update("", changes) if changes else settings.get(""))
+        if not changes:
+            return _log_answer(settings.get(""))
+        return _log_answer(await self._api.everywhere("log", ["", changes], settings.update))
 
 
 def _trace_value(key: str, values: list[str]) -> list[str] | str | None:

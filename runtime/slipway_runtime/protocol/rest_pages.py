@@ -4,7 +4,7 @@ GET   /v2 · /v2/health/live · /v2/health/ready · /v2/models/M[/versions/V][/r
 both  /v2/trace/setting · /v2/models/M/trace/setting · /v2/logging
 POST  /v2/repository/index · /v2/repository/models/M/load|unload
       /v2/systemsharedmemory[/region/R]/register|unregister, GET .../status; the same for cudasharedmemory
-GET   /v1/models[/M] · /metrics
+GET   / · /v1/models[/M] · /metrics
 """
 
 from collections.abc import Awaitable, Callable
@@ -76,15 +76,24 @@ class Pages:
             ("GET", "v2/models/*/versions/*/config", self._config),
             ("GET", "v2/models/*/stats", self._stats),
             ("GET", "v2/models/*/versions/*/stats", self._stats),
+            ("GET", "", self._alive),
             ("GET", "v1/models", self._v1_models),
             ("GET", "v1/models/*", self._model_ready),
-            ("GET", "metrics", lambda request: Response(200, (self._api.metrics(),), metrics.CONTENT_TYPE)),
+            ("GET", "metrics", self._metrics),
         ]
 
     def _live(self, request: Request) -> Response:
+        self._require_life()
+        return ok({"live": True})
+
+    def _alive(self, request: Request) -> Response:
+        """What KServe's client asks a V1 server for, in its words."""
+        self._require_life()
+        return ok({"status": "alive"})
+
+    def _require_life(self) -> None:
         if self._api.state == "failed":
             raise RequestError(Kind.UNAVAILABLE, "not live: the server has failed and has to be started anew")
-        return ok({"live": True})
 
     def _ready(self, request: Request) -> Response:
         if not self._api.is_ready():
@@ -102,8 +111,11 @@ class Pages:
     def _config(self, request: Request, name: str, version: str = "") -> Response:
         return ok(self._api.entry(name, version).config_json)
 
-    def _stats(self, request: Request, name: str, version: str = "") -> Response:
-        return ok({"model_stats": self._api.statistics(name, version)})
+    async def _stats(self, request: Request, name: str, version: str = "") -> Response:
+        return ok({"model_stats": await self._api.statistics(name, version)})
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(200, (await self._api.metrics(),), metrics.CONTENT_TYPE)
 
     def _v1_models(self, request: Request) -> Response:
         return ok({"models": list(dict.fromkeys(row["name"] for row in self._api.index(True)))})
@@ -124,7 +136,7 @@ class Pages:
                 lambda request, name: ok(self._api.trace_settings.update(name, _object(request))),
             ),
             ("GET", "v2/logging", lambda request: ok(self._api.log_settings.get(""))),
-            ("POST", "v2/logging", lambda request: ok(self._api.log_settings.update("", _object(request)))),
+            ("POST", "v2/logging", self._set_logging),
         ]
 
     def _index(self, request: Request) -> Response:
@@ -132,6 +144,10 @@ class Pages:
         if type(ready) is not bool:
             raise invalid("'ready' must be true or false")
         return ok(self._api.index(ready))
+
+    async def _set_logging(self, request: Request) -> Response:
+        changes = _object(request)
+        return ok(await self._api.everywhere("log", ["", changes], self._api.log_settings.update))
 
     async def _load(self, request: Request, name: str) -> Response:
         await self._api.load(name, repository.load_parameters(_parameters(request)))
@@ -159,18 +175,18 @@ class Pages:
             ("POST", "v2/cudasharedmemory/region/*/unregister", lambda request, name: Response(200)),
         ]
 
-    def _register(self, request: Request, name: str) -> Response:
+    async def _register(self, request: Request, name: str) -> Response:
         given = _object(request)
         key, offset, size = given.get("key"), given.get("offset", 0), given.get("byte_size")
         if type(key) is not str or type(offset) is not int or type(size) is not int:
             raise invalid(
                 f"shared memory region '{name}' needs 'key', a string, and 'byte_size' and 'offset', integers"
             )
-        self._memory.register(name, key, offset, size)
+        await self._api.everywhere("register", [name, key, offset, size], self._memory.register)
         return Response(200)
 
-    def _unregister(self, request: Request, name: str = "") -> Response:
-        self._memory.unregister(name)
+    async def _unregister(self, request: Request, name: str = "") -> Response:
+        await self._api.everywhere("unregister", [name], self._memory.unregister)
         return Response(200)
 
 

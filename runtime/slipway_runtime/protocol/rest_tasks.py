@@ -28,12 +28,22 @@ class Tasks:
         pages.add("POST", "v1/models/*", self._v1)
         pages.add("POST", "v1/models/*/versions/*", self._v1)
 
-    async def _v1(self, request: Request, name: str, version: str = "") -> Response:
+    def check(self, page: object, request: Request, names: list[str]) -> None:
+        """Raises RequestError if the page needs a model that is not there, before its body costs anything."""
+        if page == self._v1:
+            self._v1_entry(request, *names)
+        elif page in (self._generate, self._generate_stream):
+            self._api.entry(*_with_version(*names))
+
+    def _v1_entry(self, request: Request, name: str, version: str = "") -> Entry:
         # The verb stands behind the last name of the path.
         last, _, verb = (version or name).rpartition(":")
         if verb != "predict" or not last:
             raise RequestError(Kind.NOT_FOUND, f"there is nothing at '{request.path[:200]}', V1 serves ':predict'")
-        entry = self._api.entry(*((name, last) if version else (last, "")))
+        return self._api.entry(*((name, last) if version else (last, "")))
+
+    async def _v1(self, request: Request, name: str, version: str = "") -> Response:
+        entry = self._v1_entry(request, name, version)
         parsed, form = v1.parse(request.body, entry.metadata)
         self._for_client(request, parsed)
         return Response(200, (v1.render(await self._single(entry, parsed), form),))
@@ -69,6 +79,10 @@ class Tasks:
                 Kind.INVALID, f"model '{entry.name}' gave {count} where exactly one is expected, use generate_stream"
             )
         return only
+
+
+def _with_version(name: str, version: str = "") -> tuple[str, str]:
+    return name, version
 
 
 class _Events:

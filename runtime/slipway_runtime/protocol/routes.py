@@ -12,7 +12,7 @@ blames the client; probes take either), and a deadline is 504 (Triton: 503, whic
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,11 +22,12 @@ from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.protocol import codings, load_report, rest
 from slipway_runtime.protocol.api import Api, Entry
 from slipway_runtime.protocol.rest_answers import render
-from slipway_runtime.protocol.rest_pages import Pages
+from slipway_runtime.protocol.rest_pages import Page, Pages
 from slipway_runtime.protocol.rest_tasks import Tasks
 from slipway_runtime.protocol.shared_memory import SharedMemory
 from slipway_runtime.tensors import InferRequest, InferResponse
 from slipway_runtime.wire.http1_messages import Answer, Cancel, Request, Response, refusal
+from slipway_runtime.wire.inflating import INLINE_BYTES, INLINE_PLAIN_BYTES, Inflating, NoRoom
 
 log = logging.getLogger("slipway.rest")
 
@@ -42,9 +43,7 @@ STATUS = {
     Kind.INTERNAL: 500,
 }
 _MAX_TARGETS = 1024
-# Above these sizes zlib works on a thread: it takes some 10 ms per MiB, for which others must not wait.
-INLINE_INFLATE_BYTES = 4 << 10
-INFLATED_AT_ONCE = 2  # on threads, each up to the largest body there may be
+# Above this zlib works on a thread: it takes some 10 ms per MiB, for which others must not wait.
 INLINE_COMPRESS_BYTES = 64 << 10
 
 
@@ -52,8 +51,7 @@ INLINE_COMPRESS_BYTES = 64 << 10
 class RestOptions:
     """Names of headers are in lower case.
 
-    `max_inflated_bytes`: of bodies that came compressed, over all requests that are not answered yet. `full_status`:
-    what a full queue answers, 503 as Triton does or 429. `compress_above_bytes` None: never.
+    `full_status`: what a full queue answers, 503 as Triton does or 429. `compress_above_bytes` None: never.
     """
 
     max_body_bytes: int
@@ -62,23 +60,24 @@ class RestOptions:
     timeout_header: bytes = b"x-slipway-timeout-ms"
     full_status: int = 503
     compress_above_bytes: int | None = 1024
-    max_inflated_bytes: int = 256 << 20
 
 
 class Routes:
     """Called on the event loop, where `answer` is called too, once for each request that is not cancelled."""
 
-    def __init__(self, api: Api, memory: SharedMemory, options: RestOptions) -> None:
+    def __init__(
+        self, api: Api, memory: SharedMemory, options: RestOptions, inflating: Inflating | None = None
+    ) -> None:
         self._api = api
         self._memory = memory
         self._options = options
         self._status = STATUS | {Kind.FULL: options.full_status}
         self._pages = Pages(api, memory)
-        Tasks(api, self._for_client).add_to(self._pages)
+        self._tasks = Tasks(api, self._for_client)
+        self._tasks.add_to(self._pages)
         self._targets: dict[str, tuple[str, str]] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._inflated_bytes = 0
-        self._inflating = asyncio.Semaphore(INFLATED_AT_ONCE)
+        self._inflating = inflating or Inflating()
 
     def __call__(self, request: Request, answer: Answer) -> Cancel | None:
         """Have a request answered, at once or later. Returns what cancels it, if that makes sense. Never raises."""
@@ -106,7 +105,7 @@ class Routes:
         begun: list[Cancel | None] = []
 
         def give_back() -> None:
-            self._inflated_bytes -= held[0]
+            self._inflating.release(held[0])
             held[0] = 0
 
         def answered(response: Response) -> None:
@@ -114,21 +113,21 @@ class Routes:
             answer(response)
 
         def route(body: bytes | memoryview) -> None:
+            self._inflating.hold(len(body))
             held[0] = len(body)
-            self._inflated_bytes += len(body)
             try:
-                self._check_room(0)
                 begun.append(self._route(_plain(request, body), answered))
             except Exception:
                 give_back()
                 raise
 
-        async def later() -> None:
-            route(await self._inflated_body(request, coding))
+        decode = partial(codings.decoded, request.body, coding)
 
-        if len(request.body) <= INLINE_INFLATE_BYTES:
-            self._check_room(1)
-            route(codings.decoded(request.body, coding, self._options.max_body_bytes))
+        async def later() -> None:
+            route(await self._inflating.run(partial(decode, self._options.max_body_bytes)))
+
+        if (small := self._small_body(request, decode)) is not None:
+            route(small)
         else:
             begun.append(self._start(request, later(), answer))
 
@@ -141,31 +140,28 @@ class Routes:
     def _is_refused_anyway(self, request: Request) -> bool:
         """Whether a request is answered without its body being looked at. Raises RequestError for an unknown model."""
         target = self._targets.get(request.path) or self._target(request.path)
-        if target is None:
-            return self._pages.find(request.path) is None
-        if request.method == "POST":
-            self._api.entry(*target)
-        return request.method != "POST"
+        if target is not None:
+            if request.method == "POST":
+                self._api.entry(*target)
+            return request.method != "POST"
+        found = self._pages.find(request.path)
+        if found is None or (page := _page_of(request, found[0])) is None:
+            return True
+        self._tasks.check(page, request, found[1])
+        return False
 
-    async def _inflated_body(self, request: Request, coding: bytes) -> bytes | memoryview:
-        """On a thread. Its place is free for the next when the loop has the bytes, or nobody wants them any more."""
-        await self._inflating.acquire()
+    def _small_body(self, request: Request, decode: Callable[[int], bytes | memoryview]) -> bytes | memoryview | None:
+        """Inflated at once; None if that takes longer."""
+        limit = self._options.max_body_bytes
+        if len(request.body) > INLINE_BYTES:
+            return None
+        self._inflating.check_room()
         try:
-            self._check_room(1)
-            decode = partial(codings.decoded, request.body, coding, self._options.max_body_bytes)
-            work = asyncio.get_running_loop().run_in_executor(None, decode)
-        except BaseException:
-            self._inflating.release()
+            return decode(min(limit, INLINE_PLAIN_BYTES))
+        except RequestError as error:
+            if error.kind is Kind.TOO_LARGE and limit > INLINE_PLAIN_BYTES:
+                return None
             raise
-        work.add_done_callback(lambda _: self._inflating.release())
-        return await asyncio.shield(work)
-
-    def _check_room(self, more_bytes: int) -> None:
-        limit = self._options.max_inflated_bytes
-        if self._inflated_bytes + more_bytes > limit:
-            raise RequestError(
-                Kind.UNAVAILABLE, f"compressed requests that wait have more than {limit} bytes in all, try again later"
-            )
 
     def _target(self, path: str) -> tuple[str, str] | None:
         """The model and the version that a path of inference names; remembered, because clients ask again and again."""
@@ -226,8 +222,7 @@ class Routes:
         if (timeout := headers.get(options.timeout_header)) is not None:
             if not (timeout.isdigit() and int(timeout[:16]) > 0):
                 raise invalid(f"the header {options.timeout_header.decode()} must be a number of milliseconds > 0")
-            timeout_s = int(timeout[:16]) / 1e3
-            parsed.timeout_s = timeout_s if parsed.timeout_s is None else min(timeout_s, parsed.timeout_s)
+            parsed.patience_s = int(timeout[:16]) / 1e3
 
     # --- all the others
 
@@ -237,7 +232,7 @@ class Routes:
             self._finish(request, refusal(404, f"there is nothing at '{request.path[:200]}'"), answer)
             return None
         methods, names = found
-        page = methods.get("GET" if request.method == "HEAD" else request.method)
+        page = _page_of(request, methods)
         if page is None:
             self._finish(request, _not_allowed(request, methods), answer)
             return None
@@ -272,6 +267,8 @@ class Routes:
     # --- answers
 
     def _refusal(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, NoRoom):
+            return refusal(503, str(error))
         if not isinstance(error, RequestError):
             log.error(
                 "a request failed in the server itself", exc_info=error, extra={"f": {"path": request.path[:200]}}
@@ -319,6 +316,10 @@ def _cancel_all(begun: Iterable[Cancel | None]) -> None:
     for cancel in begun:
         if cancel is not None:
             cancel()
+
+
+def _page_of(request: Request, methods: Mapping[str, Page]) -> Page | None:
+    return methods.get("GET" if request.method == "HEAD" else request.method)
 
 
 def _plain(request: Request, body: bytes | memoryview) -> Request:

@@ -17,6 +17,7 @@ from slipway_runtime.wire.grpc_stream import GrpcStream, Limits, Metadata
 from slipway_runtime.wire.http2_limits import MAX_HEADER_BYTES, STALL_TIMEOUT_S
 from slipway_runtime.wire.http2_server import Http2Server
 from slipway_runtime.wire.http2_stream import Buffer, Refused, Sender, Stream, headers, trailers
+from slipway_runtime.wire.inflating import Inflating
 
 log = logging.getLogger("slipway.grpc")
 
@@ -52,6 +53,8 @@ class Call(GrpcStream):
             return
         self._is_over = True
         self.on_cancel = None
+        if self._flag:
+            self._release_inflated()
         head = headers(RESPONSE_BLOCK + words.metadata_block(initial)) if initial else _HEAD
         tail = trailers(OK_BLOCK + words.metadata_block(trailing)) if trailing else _TAIL
         if isinstance(message, bytes):
@@ -68,6 +71,7 @@ class Call(GrpcStream):
         self._is_over = True
         self.on_cancel = None
         self._release(self._held)
+        self._release_inflated()
         self._arriving = self._message = None
         self.finish(words.refused(code, text) + words.metadata_block(trailing))
 
@@ -79,8 +83,24 @@ class Call(GrpcStream):
         if self._held:
             self._release(self._held)
         if self._flag:
-            message = words.plain(self._flag, message, self.head.encoding, self._limits.max_message_bytes)
-        self._call(message)
+            self._inflate(message)
+        else:
+            self._call(message)
+
+    def _inflate(self, message: bytes) -> None:
+        plain = self._small_plain(self._flag, message)
+        if plain is not None:
+            self._call(plain)
+        else:
+            self.on_cancel = asyncio.get_running_loop().create_task(self._inflate_large(message)).cancel
+
+    async def _inflate_large(self, message: bytes) -> None:
+        try:
+            plain = await self._plain(self._flag, message)
+        except GrpcError as error:
+            self.fail(error.code, error.message)
+        else:
+            self._call(plain)
 
     def _call(self, message: bytes) -> None:
         try:
@@ -93,6 +113,7 @@ class Call(GrpcStream):
 
     def gone(self) -> None:
         self._release(self._held)
+        self._release_inflated()
         self._is_over = True
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is None:
@@ -141,9 +162,17 @@ class StreamCall(GrpcStream):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         flag, message, held, credit = self._inbox.popleft()
-        self._release(held)
+        self._release_inflated()
+        if flag:
+            message = await self._inflated_next(flag, message)
+        if not self._is_over:  # or all has been released already
+            self._release(held)
         self.grant(credit)
-        return words.plain(flag, message, self.head.encoding, self._limits.max_message_bytes)
+        return message
+
+    async def _inflated_next(self, flag: int, message: bytes) -> bytes:
+        plain = self._small_plain(flag, message)
+        return plain if plain is not None else await self._plain(flag, message)
 
     async def send(self, message: Buffer | Sequence[Buffer]) -> None:
         """Returns when the message is on its way; the buffers must not be changed. Cancelled if the client goes."""
@@ -158,6 +187,12 @@ class StreamCall(GrpcStream):
         """End at once, whatever the method does."""
         self._end(code, text, trailing)
         self._task.cancel()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether only the client could make anything happen here: its next message is waited for."""
+        waits = self._waiter is not None and not self._waiter.done()
+        return waits and self._arriving is None and not (self._inbox or self.received_all or self.pending)
 
     def _ended(self) -> None:
         if self._arriving is not None:
@@ -200,6 +235,7 @@ class StreamCall(GrpcStream):
     def _clear(self) -> None:
         self._is_over = True
         self._release(self._held)
+        self._release_inflated()
         self._inbox.clear()
         self._arriving = None
 
@@ -236,6 +272,7 @@ def unary(function: Callable[[Call, bytes], Awaitable[Buffer | Sequence[Buffer]]
     return begin
 
 
+_DRAINED = "the server ends and nothing is asked for on this stream: begin a new one, of another server"
 _OUR_FAULT = "internal error; the server's log says more"
 
 
@@ -277,16 +314,24 @@ class GrpcServer(Http2Server[CallHead]):
         max_message_bytes: int,
         max_held_bytes: int,
         idle_timeout_s: float,
+        inflating: Inflating | None = None,
     ) -> None:
         """`max_held_bytes`: of messages that arrive or wait to be taken, and answers that clients do not take."""
         super().__init__(CallHead, words.too_large_head(MAX_HEADER_BYTES), idle_timeout_s=idle_timeout_s)
-        limits = Limits(max_message_bytes, max_held_bytes, self.held)
+        limits = Limits(max_message_bytes, max_held_bytes, self.held, inflating or Inflating())
         self._methods: dict[bytes, Callable[[Sender, int, CallHead], Stream]] = {}
         for path, method in methods.items():
             if isinstance(method, Streaming):
                 self._methods[path] = partial(StreamCall, limits, method.function)
             else:
                 self._methods[path] = partial(Call, limits, method)
+
+    def end_idle_streams(self) -> None:
+        """With a status, not as if all were well: tritonclient would take more requests for a stream that is gone."""
+        for connection in list(self.connections):
+            for stream in connection.streams:
+                if isinstance(stream, StreamCall) and stream.is_idle:
+                    stream.fail(Code.UNAVAILABLE, _DRAINED)
 
     def accept(self, sender: Sender, number: int, head: CallHead) -> Stream | bytes:
         if head.refusal is not None:

@@ -10,6 +10,7 @@ from enum import IntEnum
 from slipway_runtime.wire.http2_headers import STATUS_200, Field, literal
 from slipway_runtime.wire.http2_requests import Head
 from slipway_runtime.wire.inflate import Damaged, TooLarge, inflated
+from slipway_runtime.wire.inflating import INLINE_BYTES, INLINE_PLAIN_BYTES
 
 PREFIX = struct.Struct(">BI")
 """Before every message: whether it is compressed, and its length."""
@@ -129,9 +130,7 @@ def too_large(what: str, limit: int) -> GrpcError:
 
 
 def plain(flag: int, message: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """A message as it was before compression, which never grows above what is allowed. Raises GrpcError."""
-    if not flag:
-        return message
+    """A compressed message as it was before, which never grows above what is allowed. Raises GrpcError."""
     if flag != 1 or encoding not in _CODINGS:
         raise GrpcError(Code.INTERNAL, "a message is marked as compressed, but no grpc-encoding says how")
     try:
@@ -140,3 +139,15 @@ def plain(flag: int, message: bytes, encoding: bytes, max_bytes: int) -> bytes:
         raise GrpcError(Code.INTERNAL, f"the message is {error}") from None
     except TooLarge as error:
         raise too_large(str(error), error.most_bytes) from None
+
+
+def small_plain(flag: int, message: bytes, encoding: bytes, max_bytes: int) -> bytes | None:
+    """The same at once; None for one that takes longer. Raises GrpcError."""
+    if len(message) > INLINE_BYTES:
+        return None
+    try:
+        return plain(flag, message, encoding, min(max_bytes, INLINE_PLAIN_BYTES))
+    except GrpcError as error:
+        if error.code is Code.RESOURCE_EXHAUSTED and max_bytes > INLINE_PLAIN_BYTES:
+            return None
+        raise

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from slipway_runtime.wire import grpc_messages as words
 from slipway_runtime.wire.grpc_messages import PREFIX, CallHead, Code, GrpcError
 from slipway_runtime.wire.http2_headers import Field
 from slipway_runtime.wire.http2_limits import STALL_TIMEOUT_S, progress
 from slipway_runtime.wire.http2_stream import Buffer, Held, Sender, Stream
+from slipway_runtime.wire.inflating import Inflating, NoRoom
 
 Metadata = Sequence[Field]
 
@@ -22,6 +24,7 @@ class Limits:
     max_message_bytes: int
     max_held_bytes: int
     held: Held
+    inflating: Inflating
 
     def check_room(self, count: int) -> None:
         """Before `count` more bytes are held. Raises GrpcError."""
@@ -73,6 +76,7 @@ class GrpcStream(Stream):
     """A stream whose body is cut into messages."""
 
     _held = 0
+    _inflated = 0  # bytes that are held of what came compressed
 
     def __init__(self, limits: Limits, sender: Sender, number: int, head: CallHead) -> None:
         # super() would cost every request as much as reading its message.
@@ -165,3 +169,38 @@ class GrpcStream(Stream):
     def _release(self, count: int) -> None:
         self._held -= count
         self._limits.held.count -= count
+
+    # --- messages that came compressed
+
+    def _small_plain(self, flag: int, message: bytes) -> bytes | None:
+        """Inflated at once, None if that takes longer. Raises GrpcError."""
+        limits = self._limits
+        try:
+            limits.inflating.check_room()
+            plain = words.small_plain(flag, message, self.head.encoding, limits.max_message_bytes)
+            if plain is not None:
+                self._hold_inflated(plain)
+        except NoRoom as error:
+            raise GrpcError(Code.RESOURCE_EXHAUSTED, str(error)) from None
+        return plain
+
+    async def _plain(self, flag: int, message: bytes) -> bytes:
+        """Inflated on a thread. Raises GrpcError."""
+        limits = self._limits
+        inflate = partial(words.plain, flag, message, self.head.encoding, limits.max_message_bytes)
+        try:
+            plain = await limits.inflating.run(inflate)
+            self._hold_inflated(plain)
+        except NoRoom as error:
+            raise GrpcError(Code.RESOURCE_EXHAUSTED, str(error)) from None
+        return plain
+
+    def _hold_inflated(self, plain: bytes) -> None:
+        if not self._is_over:
+            self._limits.inflating.hold(len(plain))
+            self._inflated += len(plain)
+
+    def _release_inflated(self) -> None:
+        if self._inflated:
+            self._limits.inflating.release(self._inflated)
+            self._inflated = 0

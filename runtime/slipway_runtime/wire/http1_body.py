@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from slipway_runtime.wire.stand_in import StandIn
+
 LARGE_BYTES = 64 * 1024
 _SMALL_BYTES = 4096
 _READ_BYTES = 256 * 1024  # at once: as much may have been taken before it is counted
@@ -30,12 +32,13 @@ def gather(pieces: list[bytes | bytearray], data: bytes) -> None:
         pieces.append(bytearray(data))
 
 
-class LargeBody(asyncio.BufferedProtocol):
+class LargeBody(StandIn):
     """Stands in for `owner` as the transport's protocol. `complete` is called when the last byte is there."""
 
     def __init__(self, owner: asyncio.Protocol, size: int, prefix: int, complete: Callable[[], None]) -> None:
         """`prefix` bytes come before the tensors, which are to lie at an address that suits any type."""
-        self._owner, self._size, self._complete = owner, size, complete
+        StandIn.__init__(self, owner)
+        self._size, self._complete = size, complete
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         begin = -(memory.ctypes.data + prefix) % _ALIGNMENT
         self.body = memory.data[begin : begin + size]
@@ -61,15 +64,3 @@ class LargeBody(asyncio.BufferedProtocol):
         self.progressed(nbytes)
         if not self.missing:
             self._complete()
-
-    def eof_received(self) -> bool | None:
-        return self._owner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._owner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._owner.resume_writing()

@@ -57,11 +57,13 @@ class Head:
     size_bytes: int = 0
     hosts: int = 0
     pending_bytes: int = 0
-    """Fed while the head stayed unfinished: what the parser may be holding."""
-    """Or, after it, while nothing of the body came: chunk extensions, trailers."""
+    """Fed while the head stayed unfinished, so that the parser may be holding it; after the head, while nothing of the
+    body came: chunk extensions, trailers."""
     seen_bytes: int = -1
     """Of the body, when we last looked for progress; -1: not yet."""
     complete: bool = False
+    length: int = 0
+    """Of the body, if Content-Length says it."""
 
     def joined(self, name: bytes, value: bytes) -> bytes:
         """A field that was there before, with one more value."""

@@ -4,7 +4,7 @@ import asyncio
 import email.utils
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slipway_runtime.wire.http1 import Connection
@@ -16,6 +16,7 @@ from slipway_runtime.wire.http1_messages import (
     path_of,
 )
 from slipway_runtime.wire.http2_stream import Held
+from slipway_runtime.wire.shared_listener import SharedListener
 
 BACKLOG = 2048
 _MOST_PATHS = 1024
@@ -59,18 +60,32 @@ class HttpServer:
         self._date = b""
         self._heads: dict[tuple[int, str, bool], bytes] = {}
         self._paths: dict[bytes, str] = {}
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | SharedListener] = []
+        self._tell: Callable[[int], None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
 
     async def listen(self, host: str, port: int) -> int:
         """On one more port; returns it. Raises OSError when the address cannot be had."""
-        listener = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=_bound(host, port))
+        listener = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=bound(host, port))
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 
+    def share(
+        self, listeners: Sequence[socket.socket], is_turn: Callable[[], bool], tell: Callable[[int], None]
+    ) -> None:
+        """Take connections from sockets that other processes listen on too. `tell` is told how many we have."""
+        self._tell = tell
+        self._listeners += [SharedListener(each, lambda: Connection(self), is_turn, self._count) for each in listeners]
+
+    def _count(self) -> None:
+        if self._tell is not None:
+            taken = sum(each.taken for each in self._listeners if isinstance(each, SharedListener))
+            self._tell(self.connection_count + taken)
+
     def is_busy(self) -> bool:
-        return any(connection.is_busy() for connection in self.connections)
+        taken = any(each.taken for each in self._listeners if isinstance(each, SharedListener))
+        return taken or any(connection.is_busy() for connection in self.connections)
 
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
@@ -86,15 +101,17 @@ class HttpServer:
 
     def hand_over(self, connection: Connection) -> Callable[[], object]:
         """It is another protocol's now, which calls what is returned when the connection has ended."""
-        self.forget(connection)
         self._handed_over += 1
+        self.forget(connection)
         return self._handed_over_ended
 
     def _handed_over_ended(self) -> None:
         self._handed_over -= 1
+        self._count()
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self._count()
         if not self.connections:
             self._empty.set()
 
@@ -112,8 +129,11 @@ class HttpServer:
 
     async def close(self) -> None:
         """Listen no more and close every connection; returns when all that was written has been sent."""
-        for listener in self._listeners:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
             listener.close()
+            if isinstance(listener, SharedListener):
+                await listener.settled()
         for connection in list(self.connections):
             connection.close()
         if self.connections:
@@ -158,7 +178,7 @@ class HttpServer:
             self._sweeper = asyncio.get_running_loop().call_later(after_s, self._sweep)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     """A listening socket; no host = every address, IPv4 and IPv6 on one port where the machine has both."""
     if host:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,6 +1,6 @@
 """HTTP/2 on asyncio for a server: what arrives on a connection. Knows nothing of gRPC.
 
-    bytes ──▶ FrameReader ──▶ Connection ──▶ host.accept() ──▶ Stream.received()
+    bytes ──▶ http2_reader ──▶ Connection ──▶ host.accept() ──▶ Stream.received()
                                   │                                  │
     bytes ◀───────────────────────┴──── Sender ◀── Stream.respond() ─┘
 
@@ -15,7 +15,8 @@ from slipway_runtime.wire import http2_frames as h2
 from slipway_runtime.wire import http2_limits as limits
 from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
 from slipway_runtime.wire.http2_headers import Field, HeaderDecoder
-from slipway_runtime.wire.http2_limits import HeaderBlock, Patience
+from slipway_runtime.wire.http2_limits import Patience
+from slipway_runtime.wire.http2_reader import Reader
 from slipway_runtime.wire.http2_requests import Head
 from slipway_runtime.wire.http2_stream import Held, Sender, Stream
 
@@ -39,22 +40,18 @@ class Host(Protocol[H]):
     def closed(self, connection: "Connection[H]") -> None: ...
 
 
-class Connection(asyncio.Protocol, Generic[H]):
+class Connection(Reader, Generic[H]):
     """One client. Also for a transport that had another protocol: `connection_made`, then what was read already."""
 
     def __init__(self, host: Host[H], too_large: H) -> None:
         """`too_large` is the head of a request with more than MAX_HEADER_BYTES of headers."""
+        Reader.__init__(self, host.held)
         self._host = host
-        self._reader = h2.FrameReader(limits.MAX_FRAME_BYTES, limits.MAX_BLOCK_BYTES)
         self._headers = HeaderDecoder(host.parse, too_large, limits.MAX_HEADER_BYTES)
         self._known_heads = self._headers.known
-        self._sender = Sender(host.held)
         self._streams = self._sender.streams
-        self._hello: bytes | None = b""  # None when it is complete
-        self._next = h2.SETTINGS  # the only type of frame that may come now; -1: any
         self._last = 0  # stream that was begun
         self._last_served = h2.MAX_STREAM_ID  # those after it were refused all at once, by GOAWAY
-        self._unfinished: HeaderBlock | None = None
         self._received = 0
         self._draining = False
         self._unsent = 0
@@ -80,28 +77,6 @@ class Connection(asyncio.Protocol, Generic[H]):
         self._host.closed(self)
         self._drop_all()
 
-    def data_received(self, data: bytes) -> None:
-        sender = self._sender
-        if sender.closing:
-            return
-        self.active_s = sender.now_s = self._loop.time()
-        sender.flush_is_due = True  # at the end of this, without the loop
-        try:
-            if self._hello is not None:
-                data = self._greet(data)
-            for type_, flags, number, payload in self._reader.feed(data):
-                if self._next >= 0 and type_ != self._next:
-                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"not the type of frame that must come: {type_}")  # noqa: TRY301
-                if type_ == h2.DATA:
-                    self._data(flags, number, payload)
-                elif type_ == h2.HEADERS:
-                    self._begin_headers(flags, number, payload)
-                else:
-                    self._control(type_, flags, number, payload)
-        except ConnectionBroken as broken:
-            self.end(broken.code, broken.why)
-        sender.flush()
-
     def pause_writing(self) -> None:
         # A peer that does not read its answers gets no further request read.
         self._sender.paused = True
@@ -111,7 +86,7 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     def resume_writing(self) -> None:
         self._sender.paused = False
-        self._transport.resume_reading()
+        self._read_again()
         now_s = self._loop.time()
         for stream in self._streams.values():
             stream.moved_s = now_s  # it was us who did not listen
@@ -121,7 +96,11 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     @property
     def is_busy(self) -> bool:
-        return self._sender.is_busy
+        return self._later is not None or self._sender.is_busy
+
+    @property
+    def streams(self) -> list[Stream]:
+        return list(self._streams.values())
 
     def drain(self) -> None:
         """Ask the peer to leave: its requests that are on their way are served, later ones it sends elsewhere.
@@ -176,14 +155,6 @@ class Connection(asyncio.Protocol, Generic[H]):
 
     # --- frames that arrive
 
-    def _greet(self, data: bytes) -> bytes:
-        hello = (self._hello or b"") + data
-        start = hello[: len(h2.PREFACE)]
-        if not h2.PREFACE.startswith(start):
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2")
-        self._hello = None if start == h2.PREFACE else hello
-        return hello[len(h2.PREFACE) :]
-
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
         self._received += size
@@ -217,29 +188,6 @@ class Connection(asyncio.Protocol, Generic[H]):
             stream.received(body, is_last)
         else:
             self._break(stream, ErrorCode.PROTOCOL_ERROR)
-
-    def _begin_headers(self, flags: int, number: int, payload: bytes) -> None:
-        if not number & 1:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"HEADERS of stream {number}")
-        if flags & h2.PADDED:
-            payload = h2.without_padding(payload)
-        if flags & h2.HAS_PRIORITY:
-            payload = h2.without_priority(number, payload)
-        if flags & h2.END_HEADERS:
-            self._block(number, flags, payload)
-        else:
-            self._unfinished = HeaderBlock(number, flags, payload)
-            self._next = h2.CONTINUATION
-
-    def _continue_headers(self, flags: int, number: int, payload: bytes) -> None:
-        block = self._unfinished
-        if block is None:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        block.add(number, payload)
-        if flags & h2.END_HEADERS:
-            self._unfinished = None
-            self._next = -1
-            self._block(number, block.flags, block.whole())
 
     def _block(self, number: int, flags: int, block: bytes) -> None:
         if len(block) > limits.FREE_BLOCK_BYTES:

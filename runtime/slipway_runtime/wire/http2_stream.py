@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from slipway_runtime.wire import http2_frames as h2
 from slipway_runtime.wire.http2_frames import ConnectionBroken, ErrorCode
 from slipway_runtime.wire.http2_limits import LINGER_S, STALL_TIMEOUT_S, STREAM_WINDOW, progress
+from slipway_runtime.wire.stand_in import discard_input
 
 Buffer = bytes | bytearray | memoryview
 """Bytes that are sent uncopied where they are many: not to be changed once they were given. Views are of bytes."""
@@ -113,6 +114,7 @@ class Sender:
             except OSError:  # the peer was faster, and asyncio has not told us yet
                 self._transport.abort()
             else:
+                discard_input(self._transport)
                 self._linger(-1)
         else:
             self._transport.close()

@@ -1,0 +1,3 @@
+module slipway.dev/bench/backend
+
+go 1.24

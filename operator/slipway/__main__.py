@@ -1,0 +1,6 @@
+"""`python -m slipway`: `slipway`, without the package being installed."""
+
+from slipway.cli import main
+
+if __name__ == "__main__":
+    main()
