@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from e2e.support.api import Api, Manifest, path
+from e2e.support.wait import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Change:
     @property
     def name(self) -> str:
         return str(self.object["metadata"]["name"])
+
+    @property
+    def version(self) -> int:
+        """Versions count up over all objects of a cluster."""
+        return int(self.object["metadata"]["resourceVersion"])
 
 
 class History:
@@ -47,11 +53,28 @@ def recorded(api: Api, resource: str, namespace: str) -> Iterator[History]:
     reader.start()
     try:
         yield history
+        _wait_for_all(api, resource, namespace, history)
         assert not history.has_ended.is_set(), f"the watch of {resource} ended by itself: its history has a hole"
     finally:
         sock.shutdown(socket.SHUT_RDWR)
         reader.join(5)
         connection.close()
+
+
+def _wait_for_all(api: Api, resource: str, namespace: str, history: History) -> None:
+    """Until the history has what is there now: on a busy machine a watch is behind what was read beside it."""
+    listed = api.call("GET", path(resource, namespace))
+    now = int(listed["metadata"]["resourceVersion"])
+    live = {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in listed["items"]}
+
+    def is_complete() -> bool:
+        newest = {change.name: change for change in history.changes.copy()}
+        gone = (change for name, change in newest.items() if name not in live)
+        return all(name in newest and newest[name].version >= version for name, version in live.items()) and all(
+            change.type == "DELETED" or change.version > now for change in gone
+        )
+
+    until(f"the watch of {resource} has told all", lambda: history.has_ended.is_set() or is_complete(), within_s=30)
 
 
 def _read(connection: http.client.HTTPConnection, history: History) -> None:
