@@ -76,7 +76,7 @@ def one_each(team: Team, service: str, headers: Sequence[dict[str, str]], **more
 
 
 def interval(share: float, count: int, tail: float = TAIL) -> tuple[int, int]:
-    """The exact interval, of 99.9 %: of `count` requests that each fall to an arm with the chance `share` so many do."""
+    """Of `count` requests that each fall to an arm with the chance `share` so many do, but for `tail` on each side."""
     total, low, high = 0.0, 0, count
     for hits in range(count + 1):
         total += math.exp(_log_chance(hits, count, share))
