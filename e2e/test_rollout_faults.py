@@ -39,6 +39,7 @@ from e2e.support.wait import until
 FULL = bool(os.environ.get("SLIPWAY_FULL"))
 ROUNDS, RATE = (4, 300) if FULL else (1, 300)
 CRASH_AFTER_S = "30" if FULL else "8"
+LONG_S = 3000 if FULL else 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ CASES = (
 )
 
 
+@pytest.mark.timeout(LONG_S, func_only=True)
 def test_bad_releases_go_back_and_say_why(shop: Team) -> None:
     """Five kinds at once, 300 requests a second together; 20 of 20 in the full count."""
     for number in range(ROUNDS):

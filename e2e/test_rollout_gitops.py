@@ -94,6 +94,7 @@ def absent(slipway: Installation) -> Iterator[Installation]:
     slipway.scale(2)
 
 
+@pytest.mark.timeout(600, func_only=True)
 def test_17_killed_at_one_write_after_the_other_both_come_to_the_same_end(shop: Team, absent: Installation) -> None:
     """A good release and a bad one at once: one is promoted, one goes back, each is told once."""
     assert absent
