@@ -103,7 +103,8 @@ def test_a_killed_model_pod_fails_its_own_requests_only(hello: Team, slipway: In
     # Envoy writes it every ten seconds.
     *bad, _ = until("the logs have what failed", failed, within_s=30, seen=lambda: flow.sums["failures"])
     assert {line.get("pod", "").rpartition(":")[0] for line in bad} <= {victim["status"]["podIP"]}, bad[:5]
-    assert flow.sums["failed"] < 50
+    # What was under way, slow as that may be, and less than comes to one pod in a second.
+    assert flow.sums["failed"] < RATE / 3
 
 
 def current(team: Team, pod: Manifest) -> Manifest:

@@ -25,7 +25,7 @@ def test_24_without_room_it_says_what_is_missing_and_with_leave_it_borrows(shop:
     """Never less than one pod below what the traffic needs, and no request fails."""
 
     def version(number: int, capacity: str) -> None:
-        policy = canary(50, capacity=capacity, progressDeadline="30s")
+        policy = canary(50, capacity=capacity, progressDeadline="1m")
         shop.apply(release(number, name="dear", replicas=GPUS, resources=ONE_EACH, rollout=policy))
 
     old = begin(shop, "dear", replicas=GPUS, resources=ONE_EACH, rollout=canary(50, capacity="Surge"))
