@@ -38,7 +38,8 @@ from e2e.support.wait import until
 
 FULL = bool(os.environ.get("SLIPWAY_FULL"))
 ROUNDS, RATE = (4, 300) if FULL else (1, 300)
-CRASH_AFTER_S = "30" if FULL else "8"
+CRASH_AFTER_S, CRASH_HOLD = ("30", "90s") if FULL else ("8", "20s")
+"""Three lives, with the kubelet's pauses between them, are over before the steps are."""
 LONG_S = 3000 if FULL else 600
 
 
@@ -56,6 +57,7 @@ class Case:
     """Of the good version before the release."""
     deadline: str = "3m"
     within_s: float = 150
+    hold: str = "20s"
 
 
 CASES = (
@@ -64,7 +66,7 @@ CASES = (
     # And compared with how the good one does, not with how it did while ten pods started at once.
     Case("slow", ("AnalysisFailed",), "p95: ", {"WORK_MS": "230"}, answers=1500),
     # Its deadline is longer than the kubelet's pauses before the third restart, in which no pod is ready.
-    Case("crash", ("AnalysisFailed", "Crashed"), "", {"CRASH_AFTER_S": CRASH_AFTER_S}, within_s=240),
+    Case("crash", ("AnalysisFailed", "Crashed"), "", {"CRASH_AFTER_S": CRASH_AFTER_S}, within_s=300, hold=CRASH_HOLD),
     Case("never", ("ProgressDeadlineExceeded",), "no more than 0 of its replicas became ready in 12s", deadline="12s"),
     Case("hungry", ("OutOfMemory",), "limits.memory"),
 )
@@ -88,7 +90,7 @@ def test_a_version_that_rejects_what_stable_takes_goes_back(shop: Team) -> None:
 
 
 def fail(team: Team, record: Record, case: Case, name: str) -> None:
-    policy = canary(20, 50, hold="20s", progressDeadline=case.deadline)
+    policy = canary(20, 50, hold=case.hold, progressDeadline=case.deadline)
     old = begin(team, name, rollout=policy, env=case.env)
     with team.traffic(name, rate=RATE / len(CASES)) as flow:
         flow.wait_answered(case.answers, within_s=60)

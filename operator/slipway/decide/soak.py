@@ -138,8 +138,7 @@ def _stay(turn: Turn, reason: PauseReason, message: str) -> Turn:
 
 def onward(turn: Turn) -> Turn:
     """To the next stop, whose pods come first."""
-    turned = failures.counted(turn)
-    return turned.go(
+    return turn.go(
         step=turn.state.step + 1,
         stage="Scaling",
         until=None,
