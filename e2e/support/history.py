@@ -18,10 +18,21 @@ class Change:
     """Epoch seconds at which it arrived here."""
     type: str
     object: Manifest
+    is_listed: bool = False
+    """It was so already when the watch began."""
 
     @property
     def name(self) -> str:
         return str(self.object["metadata"]["name"])
+
+    @property
+    def version(self) -> int:
+        """Counts up over all objects of a cluster, in the order in which things became true.
+
+        What was there before comes first of all, whichever of two objects was written last: a watcher of several kinds
+        begins with one picture of them.
+        """
+        return 0 if self.is_listed else int(self.object["metadata"]["resourceVersion"])
 
 
 class History:
@@ -40,7 +51,7 @@ def recorded(api: Api, resource: str, namespace: str) -> Iterator[History]:
     """Watch from now on until the context ends; what exists already comes first, as ADDED."""
     listed = api.call("GET", path(resource, namespace))
     history = History()
-    history.changes = [Change(time.time(), "ADDED", item) for item in listed["items"]]
+    history.changes = [Change(time.time(), "ADDED", item, is_listed=True) for item in listed["items"]]
     connection = api.watch(resource, namespace, listed["metadata"]["resourceVersion"])
     sock = connection.sock
     reader = threading.Thread(target=_read, args=(connection, history), name=f"watch {resource}", daemon=True)

@@ -50,12 +50,12 @@ def assert_rules(record: Record, name: str = "hello", *, pods_die: bool = False,
     """`pods_die`: the scenario itself takes pods away, so that how many are ready is not Slipway's alone."""
     picture = Picture(name, lent=lent)
     kinds = (
-        (record.services, _service),
         (record.slices, _slice),
         (record.pods, _pod),
         (record.deployments, _deployment),
+        (record.services, _service),  # of what is there at the beginning last: it is held against the others
     )
-    changes = [(_order(change), change, take) for history, take in kinds for change in history.changes.copy()]
+    changes = [(change.version, change, take) for history, take in kinds for change in history.changes.copy()]
     for _, change, take in sorted(changes, key=lambda each: each[0]):
         take(picture, change)
     broken = picture.broken + ([] if pods_die else picture.short)
@@ -63,11 +63,7 @@ def assert_rules(record: Record, name: str = "hello", *, pods_die: bool = False,
 
 
 def _at(change: Change, what: str) -> str:
-    return f"at {_order(change)}: {what}"
-
-
-def _order(change: Change) -> int:
-    return int(change.object["metadata"]["resourceVersion"])
+    return f"at {change.version}: {what}"
 
 
 def _slice(picture: Picture, change: Change) -> None:
