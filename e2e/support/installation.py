@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,5 +218,7 @@ def age_s(pid: int) -> float:
 
 
 def send(pids: Sequence[int], what: signal.Signals) -> None:
+    """To those that are still there: the kubelet ends by itself what it finds paused for long."""
     for pid in pids:
-        os.kill(pid, what)
+        with suppress(ProcessLookupError):
+            os.kill(pid, what)
