@@ -135,8 +135,9 @@ def test_a_release_under_load_never_takes_more_than_the_need_and_its_surge(shop:
     desired = max(entry["desired"] for change in statuses for entry in change.object["status"].get("scaling", []))
     print(f"desired {desired}; in all {totals}")
     for percent, after in itertools.pairwise(percents):
-        ends = max(each.seen for each in statuses if weight_of(each.object["status"], new) <= percent * 100)
-        counts = [count for seen, count in totals if seen <= ends]
+        # By the order in which it was written: what is seen first, of two watches, may have happened last.
+        ends = max(each.version for each in statuses if weight_of(each.object["status"], new) <= percent * 100)
+        counts = [count for change, count in record.sums("both") if change.version <= ends]
         assert max(counts) <= desired + share_needs(desired, after * 100), (percent, totals)
     assert max(count for _, count in totals) <= 2 * desired
     assert desired <= 4

@@ -132,16 +132,21 @@ class Record:
     pods: History
     events: History
 
-    def totals(self, name: str, begin: float = 0) -> list[tuple[float, int]]:
-        """(epoch seconds, replicas asked of all its Deployments), each change of the sum since `begin`."""
+    def sums(self, name: str) -> list[tuple[Change, int]]:
+        """Each change of the replicas asked of all its Deployments together, and how many they were then."""
         replicas: dict[str, int] = {}
-        found: list[tuple[float, int]] = []
+        found: list[tuple[Change, int]] = []
         for change in self.deployments.changes.copy():
             if change.object["metadata"].get("labels", {}).get(LABEL_SERVICE) != name:
                 continue
             replicas[change.name] = 0 if change.type == "DELETED" else int(change.object["spec"].get("replicas", 1))
             if (total := sum(replicas.values())) != (found[-1][1] if found else None):
-                found.append((change.seen, total))
+                found.append((change, total))
+        return found
+
+    def totals(self, name: str, begin: float = 0) -> list[tuple[float, int]]:
+        """The same by epoch seconds, since `begin`."""
+        found = [(change.seen, total) for change, total in self.sums(name)]
         before = [entry for entry in found if entry[0] < begin][-1:]
         return before + [entry for entry in found if entry[0] >= begin]
 
