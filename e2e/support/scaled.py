@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from e2e.support.api import Manifest
@@ -74,6 +75,18 @@ def asked(team: Team, name: str) -> int:
 
 def ready(team: Team, name: str) -> int:
     return sum(is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in team.pods(name))
+
+
+def launch_s(team: Team, name: str) -> float:
+    """How long the slowest of its ready pods took to become so, in whole seconds, as the API server has it."""
+    wait_ready(team, name, 1)
+    pods = [pod for pod in team.pods(name) if is_ready(pod)]
+    return max(1.0, *((_since(pod, "Ready") - _since(pod, "PodScheduled")).total_seconds() for pod in pods))
+
+
+def _since(pod: Manifest, kind: str) -> datetime:
+    found = next(c["lastTransitionTime"] for c in pod["status"]["conditions"] if c["type"] == kind)
+    return datetime.fromisoformat(found)
 
 
 def told(team: Team, name: str) -> str:
