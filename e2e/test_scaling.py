@@ -172,14 +172,21 @@ def test_streams_are_finished_by_pods_that_scale_down(shop: Team) -> None:
     shop.wait_settled("streamer")
     wait_ready(shop, "streamer", 3)
     with ThreadPoolExecutor(1) as pool:
-        told_numbers = pool.submit(shop.run_inside, STREAMS, f"streamer.{shop.name}", "streamer", "12", "25", "1000")
-        wait_s(3)
+        told_numbers = pool.submit(shop.run_inside, STREAMS, f"streamer.{shop.name}", "streamer", "12", "30", "1000")
+        until("all twelve stream", lambda: running(shop, "streamer") == 12, within_s=25)
         streamer(1)
-        wait_asked(shop, "streamer", lambda count: count == 1, "one", within_s=20)
+        wait_asked(shop, "streamer", lambda count: count == 1, "one", within_s=25)
         assert told_numbers.running(), "it went down only after the streams had ended"
-        assert told_numbers.result(60).split() == ["25"] * 12
+        assert told_numbers.result(60).split() == ["30"] * 12
     until("two pods are gone", lambda: len(shop.pods("streamer")) == 1, within_s=60)
     end(shop, "streamer")
+
+
+def running(team: Team, name: str) -> float:
+    """Requests that its pods have, by their own count."""
+    places = [f"/api/v1/namespaces/{team.name}/pods/{pod['metadata']['name']}:8080/proxy" for pod in team.pods(name)]
+    lines = [line for place in places for line in team.site.api.text(f"{place}/metrics").splitlines()]
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("slipway_runtime_running_requests{"))
 
 
 STREAMS = """
