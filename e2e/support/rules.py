@@ -53,10 +53,10 @@ def assert_rules(record: Record, name: str = "hello", *, pods_die: bool = False,
     """`pods_die`: the scenario itself takes pods away, so that how many are ready is not Slipway's alone."""
     picture = Picture(name, lent=lent)
     kinds = (
-        (record.services, _service),
         (record.slices, _slice),
         (record.pods, _pod),
         (record.deployments, _deployment),
+        (record.services, _service),  # of what is there at the beginning last: it is held against the others
     )
     changes = [(change.version, change, take) for history, take in kinds for change in history.changes.copy()]
     for _, change, take in sorted(changes, key=lambda each: each[0]):

@@ -56,6 +56,7 @@ class Traffic:
         return max(self.sums["times_ms"], default=math.inf)
 
     def wait_answered(self, more: int, within_s: float = 60) -> None:
+        """Patient: the client may have just been started, which takes seconds of a busy machine."""
         goal = self.sums["answered"] + more
         until(f"{goal} answers", lambda: self.sums["answered"] >= goal, within_s=within_s, seen=lambda: self.sums)
 
