@@ -78,10 +78,21 @@ def _plain(resource: Resource) -> Resource:
     return {key: value for key, value in resource.items() if key != "@type"}
 
 
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """Nobody else gets it while the test runs. Envoy may listen there; until it does, connections are refused."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept.append(kept)
+    return int(kept.getsockname()[1])
+
+
+def give_ports_back() -> None:
+    while _kept:
+        _kept.pop().close()
 
 
 class Envoy:
@@ -93,7 +104,8 @@ class Envoy:
 
     def log(self) -> list[dict[str, Any]]:
         """Lines of the access log that were written so far; Envoy writes them every 20 ms here."""
-        return [json.loads(line) for line in Path(self.settings.access_log).read_text().splitlines()]
+        whole, _, _ = Path(self.settings.access_log).read_text().rpartition("\n")  # the last one may come in pieces
+        return [json.loads(line) for line in whole.splitlines()]
 
     async def logged(self, count: int) -> list[dict[str, Any]]:
         async with asyncio.timeout(10):
