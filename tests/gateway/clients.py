@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,14 @@ class Rest:
 
     async def infer(self, headers: dict[str, str] | None = None, **more: Any) -> Answer:
         return await self("POST", f"/v2/models/{more.get('host', HOST).split('.')[0]}/infer", headers, **more)
+
+
+async def refused(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The first answer that it was too often. A slow machine asks more often before: meanwhile a rate gives more."""
+    for _ in range(50):
+        if (answer := await ask()).status == 429:
+            return answer
+    raise AssertionError("50 requests one after another are within a rate")
 
 
 @contextlib.asynccontextmanager
