@@ -108,7 +108,7 @@ class Envoy:
         return [json.loads(line) for line in whole.splitlines()]
 
     async def logged(self, count: int) -> list[dict[str, Any]]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while len(lines := self.log()) < count:
                 await asyncio.sleep(0.02)
         return lines
