@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -248,10 +249,12 @@ async def test_a_server_that_does_not_answer_is_unavailable_after_the_time_out(
         release.set()
 
 
-async def test_a_server_that_is_not_there_is_unavailable(session: aiohttp.ClientSession, unused_tcp_port: int) -> None:
-    kube = KubeClient(session, f"http://127.0.0.1:{unused_tcp_port}")
-    with pytest.raises(Unavailable, match="create Deployment"):
-        await kube.create(DEPLOYMENT, DEPLOY, manager="slipway")
+async def test_a_server_that_is_not_there_is_unavailable(session: aiohttp.ClientSession) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        kube = KubeClient(session, f"http://127.0.0.1:{bound.getsockname()[1]}")
+        with pytest.raises(Unavailable, match="create Deployment"):
+            await kube.create(DEPLOYMENT, DEPLOY, manager="slipway")
 
 
 async def test_a_connection_that_breaks_in_the_middle_of_an_answer_is_unavailable(
