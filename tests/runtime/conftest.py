@@ -39,7 +39,7 @@ ENDING = {
     "crashes": ("--model", "sample://broken-crash"),
     "drains under load": ("--model", "sample://hello"),
     "drains with a queue": ("--model", "sample://slow", "--concurrency", "1", "--drain-idle", "0"),
-    "drains too long": ("--model", "sample://slow", "--drain-timeout", "0.05"),
+    "drains too long": ("--model", "sample://slow", "--concurrency", "1", "--drain-timeout", "0.05"),
     "drains for ever": ("--model", "sample://hello", "--drain-idle", "1000"),
 }
 
