@@ -313,7 +313,7 @@ async def missed(limits_s: Sequence[float]) -> list[float]:
 
 
 async def best_of(rounds: int, limits_s: Sequence[float], which: int) -> float:
-    """How late one of them is, in order of lateness, in the best round: others use this machine, and keep it from us."""
+    """How late one of them is, in order of lateness, in the best round: others use this machine too."""
     best_s = float("inf")
     for _ in range(rounds):
         best_s = min(best_s, (await missed(limits_s))[which])
