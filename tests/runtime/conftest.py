@@ -32,7 +32,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHARED = {
     "hello": ("--model", "sample://hello"),
     "add-sub": ("--model", "sample://add-sub", "--name", "simple"),
-    "slow": ("--model", "sample://slow", "--concurrency", "1", "--max-queue", "2", "--timeout", "3"),
+    "slow": ("--model", "sample://slow", "--concurrency", "1", "--max-queue", "2"),
 }
 # These end in the one test that uses them.
 ENDING = {
