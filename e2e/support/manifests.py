@@ -62,7 +62,7 @@ def client_pod(name: str = "client") -> Manifest:
         "command": ["python", "-c", "import signal; signal.pause()"],
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the pod's own
         # Without it the kernel lets every other pod go first, and answers would seem late that were only read late.
-        "resources": {"requests": {"cpu": "100m"}},
+        "resources": {"requests": {"cpu": "20m"}},
         "securityContext": security,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }
