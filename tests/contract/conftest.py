@@ -11,7 +11,7 @@ from tests.contract.backends import Cluster
 
 KUBECONFIG = os.environ.get("SLIPWAY_TEST_KUBECONFIG", "")
 BACKENDS = {"fake": backends.fake} | ({"real": backends.real} if KUBECONFIG else {})
-TIMES = {"fake": [], "real": [pytest.mark.timeout(2 * backends.DEADLINE_S)]}
+TIMES: dict[str, list[pytest.MarkDecorator]] = {"fake": [], "real": [pytest.mark.timeout(2 * backends.DEADLINE_S)]}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

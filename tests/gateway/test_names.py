@@ -11,6 +11,7 @@ import pytest
 from tests.gateway import clients, envoy, pods
 from tests.gateway.services import service
 
+pytestmark = pytest.mark.timeout(180)
 V2 = "/v2/models/resnet"
 
 

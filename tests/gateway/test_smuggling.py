@@ -20,6 +20,7 @@ from tests.gateway.waiting import until
 from tests.runtime import smuggling
 from tests.runtime.http2_peer import PREFACE, frame, settings
 
+pytestmark = pytest.mark.timeout(180)
 HOST = "hello.vision"
 
 

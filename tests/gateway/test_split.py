@@ -19,11 +19,11 @@ from tests.gateway.chance import likely
 from tests.gateway.envoy import Envoy
 from tests.gateway.services import service
 
+pytestmark = pytest.mark.timeout(300)
 REQUESTS = 100_000 if FULL else 8000
 USERS = 4000 if FULL else 800
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("weight", [1, 100, 500, 3333, 5000])
 async def test_a_share_is_met_to_the_hundredth_of_a_percent(tmp_path: Path, weight: int) -> None:
     async with pods.quick() as one:
