@@ -10,6 +10,8 @@ from tests.control.releases import BAD, NEW, Behaviour, Releases, released
 from tests.control.world import KEY, World, service
 from tests.fake import controllers, faults
 
+pytestmark = pytest.mark.timeout(300)  # each takes up to 15 s of CPU, and a machine may do other things
+
 
 async def _story(world: World) -> None:
     """Create, change the version, make a mistake, mend it."""

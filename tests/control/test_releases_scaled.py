@@ -13,6 +13,8 @@ from tests.control.releases import BAD, NEW, Behaviour, Releases, released
 from tests.control.world import Demanded
 from tests.fake import faults
 
+pytestmark = pytest.mark.timeout(300)  # each takes up to 10 s of CPU, and a machine may do other things
+
 MOVING = {"Provisioning", "Shadowing", "Progressing", "Promoting", "RollingBack"}
 SHORT = [{"weight": "10%", "hold": "5s"}, {"weight": "65%", "hold": "10s"}]
 MOST = 8

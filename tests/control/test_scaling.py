@@ -90,6 +90,7 @@ async def test_a_model_that_never_loads_is_given_up_after_its_deadline() -> None
     assert world.scaler.demand(world.key)[""].replicas == 0
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "fault", ["agents are silent", "no gateway is known", "half of the pods", "no pod", "restarts"]
 )

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,8 @@ from tests.control.world import KEY, Demanded, World, drive, service, split
 from tests.fake import controllers
 from tests.fake.controllers import Failure
 from tests.fake.gateways import FakeGateway
+
+pytestmark = pytest.mark.timeout(300)  # each takes up to 5 s of CPU, and a machine may do other things
 
 Step = Callable[[World], None]
 

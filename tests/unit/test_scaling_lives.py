@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from slipway.decide.scaling.types import Gateway, Metric, Pacing, Pods, Wanted
 from tests.unit.scaling import Revision
 
+pytestmark = pytest.mark.timeout(300)  # each takes up to 5 s of CPU, and a machine may do other things
+
 BAD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 1e300])
 STEP_S = 2.0
 

@@ -5,6 +5,7 @@ import math
 from bisect import bisect_left
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,6 +120,7 @@ def test_a_state_that_cannot_be_read_is_none() -> None:
     assert restored({"unknownOfALaterVersion": 1, "clock": 5}) == ScalingState(clock=5)
 
 
+@pytest.mark.timeout(300)
 def test_the_state_of_a_long_and_varied_life_is_below_two_kilobytes() -> None:
     """Every day another load, up to several hundred replicas, seen often enough for the profile of the day."""
     one = Revision(by_queue(least=0, most=1000, slots=4), replicas=4, lead_s=90, service_s=1.0)
