@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TypeVar
 
-WAIT_S = 20.0
+WAIT_S = 40.0
 T = TypeVar("T")
 
 
