@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 from tests.runtime.fuzz import FULL
 from tests.runtime.process import ServerProcess, start
 
-pytestmark = pytest.mark.timeout(600 if FULL else 200)
+pytestmark = pytest.mark.timeout(600 if FULL else 300)
 
 BATCH_S = 0.04
 ROWS = 4
