@@ -16,7 +16,7 @@ from slipway_runtime.engine.stats import Stats
 from slipway_runtime.errors import RequestError
 from slipway_runtime.tensors import Parameter, Rows
 
-LONG_S = 15.0
+LONG_S = 45.0  # of patience, on a machine that does other things too
 
 
 def policy(**change: Any) -> Policy:

@@ -264,19 +264,6 @@ async def test_sockets_have_their_turn_between_batches_on_the_loops_thread(monke
 # --- deadlines
 
 
-async def ahead_s(loop: asyncio.AbstractEventLoop) -> float:
-    """By how much the machine's clock is ahead of the loop's, which stands still within a turn."""
-    found = list[float]()
-    for _ in range(20):
-        await asyncio.sleep(0.001)
-        found.append(time.monotonic() - loop.time())
-    return min(found)
-
-
-def lateness(jobs: Sequence[Asked], ahead_s: float) -> list[float]:
-    return sorted(job.answered_s - (job.deadline_s + ahead_s) for job in jobs)
-
-
 async def test_a_deadline_fires_while_the_request_runs_or_waits_and_the_model_goes_on() -> None:
     model = Model(closed=True)
     async with batcher_of(model) as batcher:
@@ -296,45 +283,89 @@ async def test_a_deadline_fires_while_the_request_runs_or_waits_and_the_model_go
         assert (after.answer, len(runs.answers), model.batches) == (6, 1, [[1], [3]])
 
 
-async def missed(limits_s: Sequence[float]) -> list[float]:
-    """How late each of so many is answered that wait behind a batch that does not end; seconds, sorted."""
-    model, loop = Model(closed=True), asyncio.get_running_loop()
+class Turns:
+    """When the loop's turns began: of a job that is answered in this one, that before the last began without it."""
+
+    def __init__(self) -> None:
+        self.before_s = self.last_s = 0.0
+
+    async def follow(self) -> None:
+        while True:
+            self.before_s, self.last_s = self.last_s, asyncio.get_running_loop().time()
+            await asyncio.sleep(0)
+
+
+class Timed(Asked):
+    def __init__(self, turns: Turns) -> None:
+        super().__init__()
+        self.turns = turns
+        self.before_s = self.at_s = 0.0
+
+    def finished(self) -> None:
+        super().finished()
+        self.before_s, self.at_s = self.turns.before_s, asyncio.get_running_loop().time()
+
+
+async def missed(limits_s: Sequence[float]) -> list[Timed]:
+    """So many that wait behind a batch that does not end."""
+    model, turns = Model(closed=True), Turns()
     async with batcher_of(model, max_queue=10_000) as batcher:
         await done_first(batcher, model)
-        jobs = [Asked(n) for n in range(len(limits_s))]
+        following = asyncio.create_task(turns.follow())
+        jobs = [Timed(turns) for _ in limits_s]
         for job, limit_s in zip(jobs, limits_s, strict=True):
             batcher.submit(job, limit_s)
-        while batcher.waiting:  # noqa: ASYNC110 - asking more often would itself make them late
-            await asyncio.sleep(0.01)
+        await settle(lambda: not batcher.waiting)
+        following.cancel()
         assert {job.answer for job in jobs} == {Kind.DEADLINE}
-        late = lateness(jobs, await ahead_s(loop))
-        assert late[0] > -0.003, "before their time, by more than the loop's clock is inexact"
-        return late
+        assert min(job.at_s - job.deadline_s for job in jobs) > -0.003, "early by more than the clock is inexact"
+        return jobs
 
 
-async def best_of(rounds: int, limits_s: Sequence[float], which: int) -> float:
-    """How late one of them is, in order of lateness, in the best round: others use this machine too."""
-    best_s = float("inf")
-    for _ in range(rounds):
-        best_s = min(best_s, (await missed(limits_s))[which])
-        if best_s < ON_TIME_S:
-            break
-    return best_s
-
-
-ON_TIME_S = 0.005
-
-
-@pytest.mark.timeout(200)
 async def test_deadlines_are_kept_to_5_ms_while_thousands_wait() -> None:
+    """No turn of the loop that begins so much later leaves one to the next. When turns begin, the machine decides.
+
+    In the best round: it may also stop us while a timer is set, which then comes so much later.
+    """
     randomly = random.Random(7)  # noqa: S311 - it is to be the same every time
     limits_s = [randomly.uniform(0.1, 0.6) for _ in range(3000)]
-    assert await best_of(30, limits_s, 2940) < ON_TIME_S
+    late_s = list[float]()
+    while len(late_s) < 10 and not (late_s and late_s[-1] < 0.005):
+        late_s.append(max(job.before_s - job.deadline_s for job in await missed(limits_s)))
+    assert late_s[-1] < 0.005, late_s
 
 
-@pytest.mark.timeout(200)
-async def test_a_thousand_deadlines_at_one_moment_are_answered_in_5_ms() -> None:
-    assert await best_of(60, [0.1] * 1000, -1) < ON_TIME_S
+async def test_thousands_of_deadlines_at_one_moment_are_no_more_work_than_their_requests() -> None:
+    """Some 5 ms for a thousand where nobody else works. The best round, by the time this thread had a processor."""
+    ratios = list[float]()
+    while len(ratios) < 5 and not (ratios and ratios[-1] < 1.5):
+        asking_s, telling_s = await worked_s(5000)
+        ratios.append(telling_s / asking_s)
+    assert ratios[-1] < 1.5, ratios
+
+
+async def worked_s(count: int) -> tuple[float, float]:
+    """On so many requests, and on telling them all at once that their time is up."""
+
+    class Counted(Asked):
+        told_s = 0.0
+
+        def finished(self) -> None:
+            super().finished()
+            self.told_s = time.thread_time()
+
+    model = Model(closed=True)
+    async with batcher_of(model, max_queue=10_000) as batcher:
+        await done_first(batcher, model)
+        began_s = time.thread_time()
+        jobs = [Counted(n) for n in range(count)]
+        for job in jobs:
+            batcher.submit(job, 0.1)
+        asked_s = time.thread_time()
+        while batcher.waiting:  # noqa: ASYNC110 - asking more often would count
+            await asyncio.sleep(0.01)
+        told_s = [job.told_s for job in jobs]
+        return asked_s - began_s, max(told_s) - min(told_s)
 
 
 async def test_the_servers_limit_holds_for_who_asks_for_more() -> None:
@@ -497,7 +528,6 @@ async def test_a_delay_ends_when_nobody_comes() -> None:
     async with batcher_of(model, delay_s=10.0) as batcher:
         loop = asyncio.get_running_loop()
         assert batcher._delay is not None
-        await asyncio.sleep(0.001)  # the loop's clock stands still within a turn, and threads were started in this one
         batcher._delay._gap_s, batcher._delay._last_s = 0.1, loop.time()
         batcher._delay.ran(1, 9.0)
         began = time.monotonic()

@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 from tests.runtime.fuzz import FULL
 from tests.runtime.process import ServerProcess, start
 
-pytestmark = pytest.mark.timeout(600 if FULL else 200)
+pytestmark = pytest.mark.timeout(600 if FULL else 300)
 
 BATCH_S = 0.04
 ROWS = 4
@@ -157,7 +157,7 @@ async def test_a_deadline_missed_is_answered_within_5_ms(sleeper: ServerProcess)
 
 
 def is_in_time(least_ms: float, median_ms: float) -> bool:
-    """The clock by which a server gives up stands still within a turn of its loop, so it may be early by a turn."""
+    """None before its time, but for what clocks are inexact; half of them soon after."""
     return least_ms > -2 and median_ms <= 5
 
 

@@ -38,7 +38,7 @@ from tests.runtime.http2_peer import (
 )
 from tests.runtime.process import ServerProcess, start
 
-pytestmark = pytest.mark.timeout(600 if FULL else 200)
+pytestmark = pytest.mark.timeout(600 if FULL else 300)
 
 SLOW = 2000 if FULL else 200
 FLOODS = 5 if FULL else 2

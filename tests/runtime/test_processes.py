@@ -18,6 +18,8 @@ from slipway_runtime.models.load import LoadedModel, LoadOptions, load
 from slipway_runtime.models.processes import ProcessRunner, core_shares
 from slipway_runtime.tensors import Rows
 
+pytestmark = pytest.mark.timeout(200)  # each test starts processes, and a machine may do other things
+
 SOURCE = """
 import os, signal
 import numpy as np

@@ -21,7 +21,7 @@ from tests.runtime.fake_api import FakeApi
 from tests.runtime.fuzz import FULL
 from tests.runtime.process import REPOSITORY, ServerProcess, start
 
-pytestmark = pytest.mark.timeout(3600 if FULL else 200)
+pytestmark = pytest.mark.timeout(3600 if FULL else 300)
 
 SCHEMA = schemathesis.openapi.from_path(REPOSITORY / "docs" / "openapi.yaml")
 SCHEMA.config.phases.update(phases=["examples", "fuzzing"])
