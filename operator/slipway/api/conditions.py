@@ -133,6 +133,8 @@ class Reason(StrEnum):
     COMMAND_OBEYED = "CommandObeyed"
     COMMAND_REFUSED = "CommandRefused"
     DRIFT_REPAIRED = "DriftRepaired"
+    TRAFFIC_SHIFTED = "TrafficShifted"
+    """The replicas for a weight of the spec are ready, and it has that weight."""
     EXPERIMENT_DECIDED = "ExperimentDecided"
     """An arm of an experiment leads, or none is far from stable."""
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from slipway.api.progress import ObjectName, RolloutStatus
 from slipway.api.routing import Routing
 from slipway.api.schema import ATOMIC, ConditionStatus, Message, Schema, Time, list_map
+from slipway.api.shifting import ShiftStatus
 from slipway.api.standing import ExperimentStatus
 from slipway.api.traffic import VARIANTS_MAX, WHOLE
 
@@ -123,6 +124,9 @@ class InferenceServiceStatus(Schema):
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     rollout: RolloutStatus | None = Field(default=None, description="Where the release stands.")
+    shift: ShiftStatus | None = Field(
+        default=None, description="Weights of spec.traffic that wait for replicas, or have just moved."
+    )
     experiment: ExperimentStatus | None = Field(default=None, description="What the A/B experiment has found out.")
     scaling: Annotated[
         list[ScalingStatus], Field(max_length=VARIANTS_MAX + 1, json_schema_extra=list_map("variant"))

@@ -318,6 +318,7 @@ class Scaler:
         )
         # Who sleeps is not moved: the plan gives a new revision its one replica by itself.
         is_shifting = arm.is_shifting and asked > 0
+        floor = int(is_shifting or seen.is_mirrored(sight.status, arm))
         return Observation(
             wanted=wanted,
             replicas=there,
@@ -325,7 +326,7 @@ class Scaler:
             pods=pods,
             promql=promql,
             is_shifting=is_shifting or (there.ready == 0 and not arms.is_proven(scaled)),
-            floor=int(is_shifting or seen.is_mirrored(sight.status, arm)),
+            floor=max(floor, seen.awaited(sight.status, arm.variant)),
             conflict=rival,
         )
 
