@@ -197,8 +197,7 @@ async def test_a_model_that_never_loads_stops_after_its_deadline_and_says_so() -
 async def test_one_that_never_loads_is_taken_out_of_the_spec_at_once() -> None:
     world = await under_load(RATE, seconds=10, least=3, b=b("0%"))
     world.stuck = {"c"}
-    both = {"b": b("20%"), "c": b("50%")}
-    await world.apply(wanted(least=3, **both))
+    await world.apply(wanted(least=3, b=b("20%"), c=b("50%")))
     await world.pass_time(DEADLINE_S + 10, rate=RATE)
     assert (world.share("b"), world.share("c")) == (2000, 0), "b is not kept waiting for c"
     await world.apply(wanted(least=3, b=b("20%")))
