@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from slipway.api.manifest import Manifest
+from slipway.decide.release import Reading
 from slipway.kube.kinds import INFERENCE_SERVICE, POD
 from tests.control.shifts import DEADLINE_S, Shifts, under_load, wanted
 from tests.control.world import KEY
@@ -367,3 +368,28 @@ async def test_a_status_that_somebody_wiped_changes_nothing_for_good() -> None:
     world.store.edit(INFERENCE_SERVICE, *KEY, lambda live: live.pop("status"), manager="x", subresource="status")
     await world.pass_time(30, rate=RATE)
     assert world.share("b") == 9000
+
+
+async def test_a_variant_that_another_autoscaler_has_gets_its_weight_once_it_answers() -> None:
+    """That one adds replicas when requests are there, and not before."""
+    world = await under_load(RATE, least=3, b=b("0%"))
+    world.rivals["team", world.of("b")] = "HorizontalPodAutoscaler team/theirs"
+    await world.pass_time(4, rate=RATE)
+    await world.apply(wanted(least=3, b=b("50%")))
+    assert (world.share("b"), world.waiting("b")) == (5000, {})
+
+
+async def test_by_a_number_of_prometheus_a_share_takes_its_part_of_the_replicas() -> None:
+    objective = {"promql": {"query": "sum(queue_length)", "target": 10}}
+    first, then = wanted(least=1, b=b("0%")), wanted(least=1, b=b("50%"))
+    for manifest in (first, then):
+        manifest["spec"]["scaling"]["objective"] = objective
+    world = Shifts(first)
+    world.metrics.readings["objective"] = Reading(60.0, age_s=1.0)
+    await world.begin()
+    await world.pass_time(20, rate=RATE)
+    assert world.asked("") == 6
+    await world.apply(then)
+    assert 3 <= world.waiting("b")["replicas"] <= 4, "of six for all"
+    await world.pass_time(20, rate=RATE)
+    assert world.share("b") == 5000

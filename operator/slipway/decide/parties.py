@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 
+from slipway.api.rollout import Rollout
 from slipway.api.routing import Routing
 from slipway.api.scaled import ScalingState
 from slipway.api.schema import seconds
@@ -29,26 +30,23 @@ _NEW = ScalingState()
 def shift(ground: Ground, settled: Sequence[Arm], wish: Wish, found: InferenceServiceSpec | None) -> Shift:
     """What of the weights may be in force now. `found` is the spec, None where it is refused."""
     routing = ground.status.routing
-    if not settled or routing is None or not routing.targets:
-        return Shift({"": wish.stable, **wish.weights})  # nothing is in force that could be kept
-    policy = found.rollout if found is not None else None
+    is_alone = len(settled) == 1 and ground.status.shift is None
+    if is_alone or routing is None or not routing.targets:
+        return Shift({"": wish.stable, **wish.weights})  # nothing is in force that could be kept, or shared out
+    policy = found.rollout if found is not None else Rollout()
     terms = Terms(
         now=ground.now,
-        deadline_s=seconds(policy.progress_deadline) if policy is not None else DEADLINE_S,
-        deadline=policy.progress_deadline if policy is not None else "10m",
+        deadline_s=seconds(policy.progress_deadline),
+        deadline=policy.progress_deadline,
         is_new=found is not None and ground.status.observed_generation != ground.generation,
         is_served=acks.count(ground.observed, routing.version, written=True).is_complete,
     )
     return step(ground.status.shift, gather(ground, settled, wish, found, routing), terms)
 
 
-DEADLINE_S = 600.0
-"""Where the spec is refused: that of a spec which says nothing of it."""
-
-
-def lingering(ground: Ground, spec_: InferenceServiceSpec) -> list[Arm]:
+def lingering(ground: Ground, found: InferenceServiceSpec) -> list[Arm]:
     """Variants that the spec has no more, and that answer requests by weight: until others can take these."""
-    known = {variant.name for variant in spec_.traffic.variants}
+    known = {variant.name for variant in found.traffic.variants}
     targets = ground.status.routing.targets if ground.status.routing is not None else []
     return [
         arms.settle(ground, ground.records[target.revision], None, None)
