@@ -11,12 +11,11 @@ Ensembles have no queue, and their steps get no limit of ours: Triton loses an e
 inside of it is full. Source: triton-inference-server/core#466.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from slipway_runtime.errors import BadConfig, BadModel
-from slipway_runtime.triton.layout import BACKENDS, CODE, Model
+from slipway_runtime.triton.layout import BACKENDS, CODE, Model, is_plain
 from slipway_runtime.triton.messages import Config, backend_of
 from slipway_runtime.triton.wishes import Settings, Tensor, Wishes
 
@@ -74,7 +73,7 @@ def check(config: Config, name: str, *, allow_code: bool) -> None:
     if backend and not (backend.isascii() and backend.replace("_", "").replace("-", "").isalnum()):
         raise BadModel(f"{where} has backend {backend[:80]!r}, which is no name; correct it")
     for field, path in _paths(config):
-        if path and (Path(path).name != path or path in (".", "..")):
+        if path and not is_plain(path):
             raise BadModel(f"{where}: {field} is {path[:80]!r}, must be a name without a folder")
     bounds = [("max_batch_size", config.max_batch_size, MOST_BATCH)]
     bounds += [("instance_group.count", group.count, MOST_INSTANCES) for group in config.instance_group]
@@ -107,7 +106,10 @@ def _wish(config: Config, wishes: Wishes) -> None:
     for field, tensors in (("input", wishes.inputs), ("output", wishes.outputs)):
         if tensors:
             config.ClearField(field)
-            getattr(config, field).extend(map(_message, tensors_of(field, tensors)))
+            _name_once(field, tensors)
+            for tensor in tensors:
+                kind = f"TYPE_{tensor.datatype.replace('BYTES', 'STRING')}"
+                getattr(config, field).add(name=tensor.name, data_type=kind, dims=tensor.dims)
     if wishes.instances is not None or wishes.device:
         count = wishes.instances or sum(group.count or 1 for group in config.instance_group) or 1
         kind = _DEVICES[wishes.device] if wishes.device else _kind(config)
@@ -137,16 +139,10 @@ def _refuse_for_ensembles(config: Config, wishes: Wishes) -> None:
         )
 
 
-def tensors_of(field: str, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _name_once(field: str, tensors: Sequence[Tensor]) -> None:
     names = [tensor.name for tensor in tensors]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadConfig(f"--{field} names '{twice[0]}' twice; name each once")
-    return tensors
-
-
-def _message(tensor: Tensor) -> dict[str, Any]:
-    kind = f"TYPE_{tensor.datatype.replace('BYTES', 'STRING')}"
-    return {"name": tensor.name, "data_type": kind, "dims": tensor.dims}
 
 
 def _kind(config: Config) -> Any:

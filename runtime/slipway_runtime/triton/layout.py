@@ -128,12 +128,17 @@ def _model(folder: Path) -> Model:
     return Model(folder.name, folder, config, kind, versions, path.name)
 
 
+def is_plain(name: str) -> bool:
+    """Whether it names something in a folder, and nothing elsewhere."""
+    return Path(name).name == name and name not in (".", "..")
+
+
 def _file(folder: Path, config: Config, backend: str) -> Path:
     """The model of a version."""
     if name := config.default_model_filename:
-        if Path(name).name != name:
+        if not is_plain(name):
             raise BadModel(f"default_model_filename is {name[:80]!r}, must be a name without a folder")
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             raise MissingModel(f"folder '{folder}' has no '{name}' (default_model_filename); put it there")
         return folder / name
     files = [entry for entry in _entries(folder) if _is_model_file(entry)]

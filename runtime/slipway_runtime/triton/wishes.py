@@ -127,7 +127,7 @@ def _tensor(text: str) -> Tensor:
 
 _BOOL = _matching("true|false|1|0", "true or false", lambda text: text in ("true", "1"))
 _TENSOR = _matching(
-    r"[^:]{1,200}:[A-Z0-9]+:(-1|[1-9]\d{0,8})(x(-1|[1-9]\d{0,8})){0,31}",
+    r".{1,200}:[A-Z0-9]+:(-1|[1-9]\d{0,8})(x(-1|[1-9]\d{0,8})){0,31}",
     "NAME:DATATYPE:SIZES, such as x:FP32:4 or image:FP32:3x-1x-1, without the batch",
     _tensor,
 )

@@ -1,0 +1,84 @@
+"""Arguments: what is taken, what is refused with a sentence, and what a service cannot take back from its runtime."""
+
+from pathlib import Path
+
+import pytest
+
+from slipway_runtime.errors import BadConfig
+from slipway_runtime.triton.wishes import Tensor, read
+
+ENV = {"SLIPWAY_MODEL_PATH": "/mnt/models", "SLIPWAY_MODEL_NAME": "shop", "SLIPWAY_MODEL_FORMAT": "onnx"}
+RUNTIME = ("--allow-code", "false")
+"""As the chart's runtime has them, before those of the service."""
+
+
+def test_the_operators_environment_is_enough() -> None:
+    found = read((), ENV | {"SLIPWAY_CONTAINER_CONCURRENCY": "4", "SLIPWAY_TIMEOUT_S": "2.5"})
+    assert (found.model, found.name, found.format) == (Path("/mnt/models"), "shop", "onnx")
+    assert (found.concurrency, found.timeout_s, found.allow_code, found.http_port) == (4, 2.5, False, 8080)
+
+
+def test_tensors_are_read_as_people_write_them() -> None:
+    found = read(("--input", "image:FP32:3x-1x-1", "--input", "id:BYTES:1", "--output", "y:INT64:5"), ENV).wishes
+    assert found.inputs == (Tensor("image", "FP32", (3, -1, -1)), Tensor("id", "BYTES", (1,)))
+    assert found.outputs == (Tensor("y", "INT64", (5,)),)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--allow-code", "true"),
+        ("--allow-code=true",),
+        ("--model", "/etc", "--model", "/"),
+        ("--http-port", "1", "--http-port", "2"),
+    ],
+)
+def test_what_the_runtime_has_said_a_service_cannot_change(argv: tuple[str, ...]) -> None:
+    with pytest.raises(BadConfig, match="is given by the runtime, and not for a service to change"):
+        read((*RUNTIME, *argv), ENV)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--model-repository=/etc",
+        "--model-control-mode=explicit",
+        "--http-restricted-api=",
+        "--backend-directory=/mnt/models",
+        "--trace-config=triton,file=/x",
+        "--allow-c=true",
+        "--log-file=/x",
+        "extra",
+    ],
+)
+def test_tritons_own_flags_and_abbreviations_are_refused(flag: str) -> None:
+    with pytest.raises(BadConfig, match="unrecognized arguments"):
+        read((*RUNTIME, flag), ENV)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--max-batch-size", "-1"), "'-1' must be a whole number from 0"),
+        (("--max-batch-size", "many"), "'many' must be"),
+        (("--instances", "1000"), "must be a whole number from 1 to 256"),
+        (("--input", "x:FP32"), "must be NAME:DATATYPE:SIZES"),
+        (("--input", "x:FLOAT:4"), "must be NAME:DATATYPE:SIZES"),
+        (("--input", "x:FP32:0"), "must be NAME:DATATYPE:SIZES"),
+        (("--versions", "newest"), "must be all, latest:N"),
+        (("--max-queue-delay", "nan"), "must be a number of seconds"),
+        (("--preferred-batch-sizes", "4,,8"), "must be sizes with commas"),
+        (("--device", "tpu"), "must be auto, cpu or gpu"),
+        (("--name", "a/b"), "must be letters"),
+        (("--format", "pickle"), "must be one of onnx"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(argv: tuple[str, ...], words: str) -> None:
+    with pytest.raises(BadConfig, match=words):
+        read(argv, ENV)
+
+
+@pytest.mark.parametrize("lack", ["SLIPWAY_MODEL_PATH", "SLIPWAY_MODEL_NAME"])
+def test_a_model_has_to_be_named(lack: str) -> None:
+    with pytest.raises(BadConfig, match="no model is named"):
+        read((), {name: value for name, value in ENV.items() if name != lack})
