@@ -98,7 +98,7 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _wish(config: Config, wishes: Wishes) -> None:
-    """The service's arguments, over whatever the file says."""
+    """The service's arguments, over whatever the file says: shape, instances, batching."""
     if config.HasField("ensemble_scheduling"):
         _refuse_for_ensembles(config, wishes)
     if wishes.max_batch_size is not None:
@@ -117,6 +117,11 @@ def _wish(config: Config, wishes: Wishes) -> None:
         config.instance_group.add(count=count, kind=kind)
     if wishes.preferred_batch_sizes or wishes.max_queue_delay_us is not None:
         _wish_batching(config, wishes)
+    _wish_service(config, wishes)
+
+
+def _wish_service(config: Config, wishes: Wishes) -> None:
+    """What an ensemble can have too, but for warm-up."""
     if wishes.versions:
         _wish_versions(config, wishes.versions)
     if wishes.cache_bytes:

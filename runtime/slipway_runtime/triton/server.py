@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -80,16 +81,21 @@ def run(command: Sequence[str], env: Mapping[str, str]) -> None:
     before = {number: signal.signal(number, ending) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         # The program is the image's own, the arguments are those above.
-        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:  # noqa: S603
-            watch = ending.watch(process)
-            watch.read()
-            code = process.wait()
+        process = subprocess.Popen(  # noqa: S603
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        watch = ending.watch(process)
+        code = process.wait()
+        with suppress(ProcessLookupError):
+            # The processes of the Python backend outlive a Triton that was killed, and have its output open.
+            os.killpg(process.pid, signal.SIGKILL)
+        watch.join()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if ending.told:
         return
-    if not watch.started:
+    if not watch.has_started:
         raise BadModel(explain(watch.lines))
     raise Failure(f"Triton ended by itself with {_code(code)}; the log before has more")
 
@@ -115,28 +121,30 @@ class _Ending:
         if self._process is None or self._watch is None:
             return
         self._process.send_signal(number)
-        if not self._watch.started:
+        if not self._watch.has_started:
             hurry = threading.Timer(HURRY_S, self._process.kill)
             hurry.daemon = True
             hurry.start()
 
 
-class _Watch:
+class _Watch(threading.Thread):
     """Hands Triton's lines on, and keeps the last of them."""
 
     def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(daemon=True)
         self._stream = stream
         self.lines: deque[str] = deque(maxlen=LINES)
-        self.started = False
+        self.has_started = False
+        self.start()
 
-    def read(self) -> None:
+    def run(self) -> None:
         while line := self._stream.readline(LINE_MAX):
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
-            if not self.started:
+            if not self.has_started:
                 text = line.decode(errors="replace").rstrip()
                 self.lines.append(text)
-                self.started = _STARTED in text
+                self.has_started = _STARTED in text
 
 
 _FAILED = re.compile(r"failed to load '(?P<model>[^']*)'(?: version (?P<version>\S+))?: (?P<why>.*)")
