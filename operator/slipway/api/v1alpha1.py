@@ -22,6 +22,7 @@ from slipway.api.schema import (
     Image,
     LabelValue,
     QualifiedName,
+    Quantity,
     Schema,
     rule,
     rules,
@@ -131,6 +132,13 @@ class RuntimeContainer(Schema):
     resources: Resources = Field(default=Resources(), description="Resources for services that name none.")
     http_port: int = Field(default=8080, ge=1024, le=65535, description="Port that answers REST.")
     grpc_port: int = Field(default=8001, ge=1024, le=65535, description="Port that answers gRPC.")
+    metrics_port: int | None = Field(
+        default=None, ge=1024, le=65535, description="Port that answers /metrics, where it is not that of REST."
+    )
+    shared_memory: Quantity | None = Field(
+        default=None,
+        description="Size of /dev/shm, which counts as memory of the container; what the node gives when absent.",
+    )
     max_queue: int = Field(
         default=0,
         ge=0,

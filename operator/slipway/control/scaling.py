@@ -395,5 +395,5 @@ def _name(manifest: Manifest) -> str:
 def _port(deployment: Manifest) -> int:
     """Where its pods tell of themselves; 0: nowhere."""
     containers = deployment["spec"].get("template", {}).get("spec", {}).get("containers") or ()
-    ports = (port for container in containers for port in container.get("ports") or ())
-    return next((int(port["containerPort"]) for port in ports if port.get("name") == "http"), 0)
+    ports = {port.get("name"): int(port["containerPort"]) for one in containers for port in one.get("ports") or ()}
+    return ports.get("metrics") or ports.get("http", 0)

@@ -14,6 +14,7 @@ from slipway.api.model import EnvVar, Resources
 from slipway.api.names import (
     API_VERSION,
     LABEL_MANAGED_BY,
+    LABEL_METRICS,
     LABEL_REVISION,
     LABEL_SERVICE,
     LABEL_VARIANT,
@@ -39,6 +40,8 @@ RESTRICTED = {
 }
 TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
 HTTP_PORT, GRPC_PORT = 80, 8001
+METRICS = "metrics"
+"""The name of the port of a server that tells of itself elsewhere than at `http`."""
 
 
 def labels(service: str, revision: str | None = None, variant: str = "") -> dict[str, str]:
@@ -81,7 +84,10 @@ def deployment(owner: Manifest, revision: Record, replicas: int) -> Manifest:
     """The pods of a revision. `replicas` goes into the create request only."""
     service = owner["metadata"]["name"]
     own = labels(service, revision.name, revision.variant)
-    template = {"metadata": {"labels": own}, "spec": revision.template["spec"]}
+    spec = revision.template["spec"]
+    has_metrics = any(port["name"] == METRICS for one in spec["containers"] for port in one.get("ports") or ())
+    told = {LABEL_METRICS: METRICS} if has_metrics else {}
+    template = {"metadata": {"labels": own | told}, "spec": spec}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -169,7 +175,7 @@ def pod_template(
     where = storage.locate(predictor.model.storage_uri, runtime_image=image, fetcher_image=fetcher_image)
     spec: Manifest = {
         "containers": [_model(service, predictor, container, image, where)],
-        "volumes": _volumes(where),
+        "volumes": _volumes(where, container),
         "restartPolicy": "Always",
         "dnsPolicy": "ClusterFirst",
         "schedulerName": "default-scheduler",
@@ -204,10 +210,7 @@ def _model(
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "env": _env(service, predictor, container, where.path),
-        "ports": [
-            {"name": "http", "containerPort": container.http_port, "protocol": "TCP"},
-            {"name": "grpc", "containerPort": container.grpc_port, "protocol": "TCP"},
-        ],
+        "ports": _ports(container),
         "resources": _resources(model.resources, container.resources),
         # A server of somebody's own may listen only once it has loaded: it has as long as the Deployment waits.
         "startupProbe": _probe(container.liveness_path.replace("{name}", service), period_s=1, failures=PROGRESS_S),
@@ -215,7 +218,7 @@ def _model(
         "livenessProbe": _probe(container.liveness_path.replace("{name}", service), period_s=10, failures=6),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
         "securityContext": RESTRICTED,
-        "volumeMounts": _mounts(where),
+        "volumeMounts": _mounts(where, container),
         **TERMINATION,
     }
     if container.command:
@@ -223,6 +226,11 @@ def _model(
     if container.args or model.args:
         server["args"] = [*container.args, *model.args]
     return server
+
+
+def _ports(container: RuntimeContainer) -> list[Manifest]:
+    ports = {"http": container.http_port, "grpc": container.grpc_port, METRICS: container.metrics_port}
+    return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items() if port]
 
 
 def _env(service: str, predictor: Predictor, container: RuntimeContainer, path: str) -> list[Manifest]:
@@ -289,8 +297,11 @@ def _fetch(uri: str, image: str) -> Manifest:
     }
 
 
-def _volumes(where: storage.Location) -> list[Manifest]:
+def _volumes(where: storage.Location, container: RuntimeContainer) -> list[Manifest]:
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if container.shared_memory is not None:
+        memory = {"medium": "Memory", "sizeLimit": str(container.shared_memory)}
+        volumes.append({"name": "shm", "emptyDir": memory})
     if where.claim:
         volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": where.claim, "readOnly": True}})
     elif where.fetch:
@@ -298,8 +309,10 @@ def _volumes(where: storage.Location) -> list[Manifest]:
     return volumes
 
 
-def _mounts(where: storage.Location) -> list[Manifest]:
+def _mounts(where: storage.Location, container: RuntimeContainer) -> list[Manifest]:
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+    if container.shared_memory is not None:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - where POSIX has it
     if where.claim or where.fetch:
         mounts.append({"name": "model", "mountPath": storage.MOUNT, "readOnly": True})
     return mounts

@@ -60,7 +60,11 @@ def serve(settings: Settings) -> None:
         has_cache=any(one.config.response_cache.enable for one in prepared),
         max_batch=config.default_max_batch(settings),
     )
-    server.run(command, server.environment(triton))
+    server.clear_shm(settings.work)
+    try:
+        server.run(command, server.environment(triton))
+    finally:
+        server.clear_shm(settings.work)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 What nobody outside may do is answered 403 by Triton itself: a word that is known to nobody is asked for.
 """
 
+import hashlib
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ CLOSED = "model-repository,shared-memory,trace,logging"
 HURRY_S = 5.0
 """Told to end while it loads, Triton finishes loading first: nobody waits for that."""
 LINE_MAX, LINES = 1 << 16, 200
+SHM = Path("/dev/shm")  # noqa: S108 - where POSIX has it
 _STARTED = "Started HTTPService"
 
 
@@ -55,12 +57,24 @@ def arguments(home: Home, repository: Path, settings: Settings, *, has_cache: bo
         "allow-vertex-ai": "false",
         "http-restricted-api": f"{CLOSED}:slipway={word}",
         "grpc-restricted-protocol": f"{CLOSED}:slipway={word}",
-        "backend-config": f"default-max-batch-size={max_batch}",
         "log-format": "ISO8601",
     }
     if has_cache:
         flags["cache-config"] = f"local,size={settings.wishes.cache_bytes or CACHE_BYTES}"
-    return [str(home.program), *(f"--{name}={value}" for name, value in flags.items())]
+    backends = (f"default-max-batch-size={max_batch}", f"python,shm-region-prefix-name={shm_prefix(settings.work)}")
+    given = [*flags.items(), *(("backend-config", setting) for setting in backends)]
+    return [str(home.program), *(f"--{name}={value}" for name, value in given)]
+
+
+def shm_prefix(work: Path) -> str:
+    """Of the names of its shared memory: one for each folder to work in, whoever works there."""
+    return f"slipway-{hashlib.sha256(bytes(work.absolute())).hexdigest()[:12]}-"
+
+
+def clear_shm(work: Path, place: Path = SHM) -> None:
+    """Give back what a Triton that was killed has left; /dev/shm of a pod outlives its containers."""
+    for region in place.glob(f"{shm_prefix(work)}*"):
+        region.unlink(missing_ok=True)
 
 
 def environment(home: Home, env: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -147,7 +161,7 @@ class _Watch(threading.Thread):
                 self.has_started = _STARTED in text
 
 
-_FAILED = re.compile(r"failed to load '(?P<model>[^']*)'(?: version (?P<version>\S+))?: (?P<why>.*)")
+_FAILED = re.compile(r"failed to load (?:model )?'(?P<model>[^']*)'(?: version (?P<version>\S+))?: (?P<why>.*)")
 _INVALID = re.compile(r"(?:Poll failed for model directory|failed to poll) '(?P<model>[^']*)': (?P<why>.*)")
 _ERROR = re.compile(r"^(?:E\d{4} |\S+ E |error: ).*")
 _NOISE = re.compile(

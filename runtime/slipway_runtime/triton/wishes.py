@@ -1,7 +1,7 @@
 """What a service asks of Triton: its arguments and the operator's environment, as values. Pure.
 
-Arguments come from the runtime first and from the service after it. Those of them that are the runtime's to choose may
-be given once: what an administrator wrote cannot be taken back by who may only make services.
+The word `serve` stands where a runtime's arguments end and those of a service begin: after it there is no say in what is
+the administrator's to choose, such as whether code of a model's folder may run, or which program is Triton.
 """
 
 import argparse
@@ -135,21 +135,18 @@ _PORT = _whole(1, 65535)
 _FORMAT = _matching("|".join(WANTED), f"one of {', '.join(WANTED)}")
 
 
-class _Once(argparse.Action):
-    """The runtime's word, where it has said one, is the last."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, _option: str | None = None) -> None:
-        given = namespace.__dict__.setdefault("_given", set())
-        if self.dest in given:
-            parser.error(f"argument {self.option_strings[0]} is given by the runtime, and not for a service to change")
-        given.add(self.dest)
-        setattr(namespace, self.dest, values)
+SERVE = "serve"
 
 
 def read(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Settings:
     """Raises BadConfig."""
-    parser = _parser(env)
-    given = parser.parse_args(list(argv))
+    parser, words = _parser(env), list(argv)
+    end = words.index(SERVE) if SERVE in words else len(words)
+    before, after = words[:end], words[end + 1 :]
+    given = parser.parse_args([*before, *after])
+    for flag in (word.partition("=")[0] for word in after):
+        if flag.startswith("--") and flag not in _service_flags():
+            raise BadConfig(f"argument {flag} is the runtime's to give, not a service's")
     if not given.model or not given.name:
         raise BadConfig("no model is named; give --model PATH and --name NAME (or SLIPWAY_MODEL_PATH and _NAME)")
     wishes = Wishes(
@@ -180,15 +177,15 @@ def _parser(env: Mapping[str, str]) -> Parser:
     parser = Parser(
         prog="python -m slipway_runtime.triton",
         description="Serve a model by Triton.",
-        usage="python -m slipway_runtime.triton [options]",
+        usage="python -m slipway_runtime.triton [options] [serve [options of a service]]",
         allow_abbrev=False,
     )
     add = parser.add_argument
     # What the operator says, of the service.
-    add("--model", action=_Once, default=env.get("SLIPWAY_MODEL_PATH", ""), help="file or folder")
+    add("--model", default=env.get("SLIPWAY_MODEL_PATH", ""), help="file or folder")
     name = _matching(r"[A-Za-z0-9][-A-Za-z0-9._]{0,252}", "letters, digits and - . _")
-    add("--name", action=_Once, type=name, default=env.get("SLIPWAY_MODEL_NAME") or None, help="in URLs")
-    add("--format", action=_Once, type=_FORMAT, default=env.get("SLIPWAY_MODEL_FORMAT", "auto"), help=", ".join(WANTED))
+    add("--name", type=name, default=env.get("SLIPWAY_MODEL_NAME") or None, help="in URLs")
+    add("--format", type=_FORMAT, default=env.get("SLIPWAY_MODEL_FORMAT", "auto"), help=", ".join(WANTED))
     told: tuple[tuple[str, str, str, Reader, str], ...] = (
         ("--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", "0", _whole(0, 100_000), "requests at once; 0 = any"),
         ("--max-queue", "SLIPWAY_MAX_QUEUE", "0", _whole(0, 1_000_000), "requests that may wait; 0 = any"),
@@ -196,17 +193,23 @@ def _parser(env: Mapping[str, str]) -> Parser:
         ("--drain-timeout", "SLIPWAY_DRAIN_TIMEOUT_S", "30", _seconds(86_400), "after SIGTERM, end within"),
     )
     for flag, variable, default, kind, words in told:
-        add(flag, action=_Once, type=kind, default=env.get(variable) or default, help=f"{words} [{variable}]")
+        add(flag, type=kind, default=env.get(variable) or default, help=f"{words} [{variable}]")
     _add_wishes(parser)
     # What a runtime says.
-    add("--allow-code", action=_Once, type=_BOOL, default=False, help="run model.py and libraries of a model's folder")
-    add("--triton", action=_Once, default="", help="folder of Triton [default: /opt/tritonserver]")
-    add("--work", action=_Once, type=Path, default=Path("/tmp/triton"), help="folder to write to")  # noqa: S108
-    add("--host", action=_Once, default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's
+    add("--allow-code", type=_BOOL, default=False, help="run model.py and libraries of a model's folder")
+    add("--triton", default="", help="folder of Triton [default: /opt/tritonserver]")
+    add("--work", type=Path, default=Path("/tmp/triton"), help="folder to write to")  # noqa: S108
+    add("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's
     for flag, default_port in (("--http-port", 8080), ("--grpc-port", 8001), ("--metrics-port", 8002)):
-        add(flag, action=_Once, type=_PORT, default=default_port, help=f"default: {default_port}")
+        add(flag, type=_PORT, default=default_port, help=f"default: {default_port}")
     add("--print", action="store_true", help="print the configs that Triton would get, and stop")
     return parser
+
+
+def _service_flags() -> set[str]:
+    parser = Parser(add_help=False)
+    _add_wishes(parser)
+    return {flag for action in parser._actions for flag in action.option_strings}
 
 
 def _add_wishes(parser: Parser) -> None:

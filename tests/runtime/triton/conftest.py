@@ -18,17 +18,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tritons(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Triton]]:
+def tritons(home: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Triton]]:
     folder = tmp_path_factory.mktemp("tritons")
 
     def launch(name: str, model: Path, *argv: str, **env: str) -> Triton:
         return Triton(home, folder / f"work-{name}", model, *argv, **env)
 
     running = {
+        "torch": launch("torch", samples / "hello", "--allow-code=false", MODEL_FORMAT="torchscript"),
         "chain": launch("chain", models.chain(folder / "chain"), CODE, MAX_QUEUE="1000", MODEL_FORMAT="ensemble"),
         "onnx": launch("onnx", models.linear(folder / "onnx" / "net.onnx"), "--cache-bytes=1048576", MAX_QUEUE="100"),
         "slow": launch(
-            "slow", models.slow(folder / "slow"), CODE, "--max-batch-size=1", MAX_QUEUE="2", DRAIN_TIMEOUT_S="20"
+            "slow",
+            models.slow(folder / "slow"),
+            *(CODE, "--max-batch-size=1", "--warm-up=true"),
+            MAX_QUEUE="2",
+            DRAIN_TIMEOUT_S="20",
         ),
         "broken": launch("broken", _broken(folder), CODE),
         "loading": launch("loading", _loading(folder), CODE),

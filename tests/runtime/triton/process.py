@@ -52,6 +52,7 @@ def free_port() -> int:
 class Triton:
     def __init__(self, home: Path, work: Path, model: Path, *argv: str, **env: str) -> None:
         """`env` without SLIPWAY_, as the operator gives it; the service is called `shop`."""
+        self.work = work
         self.http, self.grpc, self.metrics = free_port(), free_port(), free_port()
         ports = {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}
         told = [f"--{name}-port={port}" for name, port in ports.items()]

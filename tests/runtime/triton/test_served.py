@@ -15,6 +15,7 @@ import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
 from slipway.signals import pods
+from slipway_runtime.triton.server import SHM, shm_prefix
 from tests.runtime.process import ServerProcess
 from tests.runtime.triton.process import Triton, ask, question
 
@@ -135,6 +136,13 @@ def test_the_same_file_answers_alike_on_triton_and_on_slipway_runtime(onnx: Trit
         assert infer_by_grpc(theirs, *rows) == infer_by_grpc(own, *rows)
 
 
+def test_torchscript_is_served_where_triton_has_no_backend_for_it(tritons: dict[str, Triton]) -> None:
+    """The sample `hello`, with its config in JSON, as slipway-runtime has it; no code of its author runs."""
+    torch = tritons["torch"].wait_ready()
+    assert torch.infer([1, 2, 3, 4], [0, 0, 0, 1])["outputs"][0]["data"] == [3, 5, 7, 9, 1, 1, 1, 3]
+    assert json.loads(torch.get("/v2/models/shop/config")[1])["max_batch_size"] == 64
+
+
 @pytest.mark.parametrize(
     ("rows", "name", "code"),
     [
@@ -194,6 +202,8 @@ def test_told_to_end_it_answers_what_it_has(slow: Triton) -> None:
 def test_a_triton_that_dies_takes_the_pod_along(tritons: dict[str, Triton]) -> None:
     """The last of `chain`."""
     chain = tritons["chain"].wait_ready()
+    assert list(SHM.glob(f"{shm_prefix(chain.work)}*"))
     os.kill(chain.child(), signal.SIGKILL)
     assert chain.wait() == 1
+    assert not list(SHM.glob(f"{shm_prefix(chain.work)}*"))
     assert chain.lines[-1] == "Triton ended by itself with signal 9; the log before has more"

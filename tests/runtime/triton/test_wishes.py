@@ -8,7 +8,7 @@ from slipway_runtime.errors import BadConfig
 from slipway_runtime.triton.wishes import Tensor, read
 
 ENV = {"SLIPWAY_MODEL_PATH": "/mnt/models", "SLIPWAY_MODEL_NAME": "shop", "SLIPWAY_MODEL_FORMAT": "onnx"}
-RUNTIME = ("--allow-code", "false")
+RUNTIME = ("--http-port", "8080", "serve")
 """As the chart's runtime has them, before those of the service."""
 
 
@@ -29,13 +29,24 @@ def test_tensors_are_read_as_people_write_them() -> None:
     [
         ("--allow-code", "true"),
         ("--allow-code=true",),
-        ("--model", "/etc", "--model", "/"),
-        ("--http-port", "1", "--http-port", "2"),
+        ("--triton", "/mnt/models"),
+        ("--model=/etc",),
+        ("--http-port", "9000"),
+        ("--max-queue", "0"),
+        ("--versions", "all", "--work", "/mnt"),
     ],
+    ids=" ".join,
 )
-def test_what_the_runtime_has_said_a_service_cannot_change(argv: tuple[str, ...]) -> None:
-    with pytest.raises(BadConfig, match="is given by the runtime, and not for a service to change"):
+def test_what_is_the_runtimes_to_say_a_service_cannot(argv: tuple[str, ...]) -> None:
+    with pytest.raises(BadConfig, match="is the runtime's to give, not a service's"):
         read((*RUNTIME, *argv), ENV)
+    assert read(argv, ENV)  # without `serve` they are the runtime's own
+
+
+def test_what_is_a_services_to_say_it_can_over_its_runtime() -> None:
+    argv = ("--max-batch-size", "4", "--allow-code", "true", "serve", "--max-batch-size", "8", "--warm-up=true")
+    found = read(argv, ENV)
+    assert (found.wishes.max_batch_size, found.wishes.warm_up, found.allow_code) == (8, True, True)
 
 
 @pytest.mark.parametrize(
