@@ -21,6 +21,8 @@ from tests.chart import helm
         ({"image": {"repository": "UPPER/x"}}, "repository"),
         ({"runtime": {"image": {"pullPolicy": "Always"}}}, "pullPolicy"),
         ({"runtime": {"resources": {"limit": {}}}}, "limit"),
+        ({"triton": {"allowCode": "yes"}}, "allowCode"),
+        ({"triton": {"sharedMemory": "some"}}, "sharedMemory"),
         ({"watchNamespaces": "a,b"}, "watchNamespaces"),
         ({"watchNamespaces": ["Team_A"]}, "watchNamespaces"),
         ({"watchNamespaces": ["a", "a"]}, "watchNamespaces"),

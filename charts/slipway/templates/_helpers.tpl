@@ -121,29 +121,62 @@ capabilities: {drop: [ALL]}
   verbs: [create]
 {{- end -}}
 
-{{/* Call with (list . KIND NAMESPACE ANNOTATIONS LABELS): the default runtime as an object of that kind. */}}
+{{/* Names of the runtimes that the chart brings along, with commas. */}}
+{{- define "slipway.runtimes" -}}
+{{- $names := list -}}
+{{- if .Values.runtime.install }}{{ $names = append $names "slipway-pytorch" }}{{ end -}}
+{{- if .Values.triton.install }}{{ $names = append $names "slipway-triton" }}{{ end -}}
+{{ join "," $names }}
+{{- end -}}
+
+{{/* Call with (list . NAME KIND NAMESPACE ANNOTATIONS): that runtime as an object of that kind. */}}
 {{- define "slipway.runtime" -}}
 {{- $root := index . 0 -}}
 apiVersion: slipway.dev/v1alpha1
-kind: {{ index . 1 }}
+kind: {{ index . 2 }}
 metadata:
-  name: slipway-pytorch
-  {{- with index . 2 }}
+  name: {{ index . 1 }}
+  {{- with index . 3 }}
   namespace: {{ . }}
   {{- end }}
   labels: {{- include "slipway.labels" $root | nindent 4 }}
-  {{- with index . 3 }}
+  {{- with index . 4 }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
-spec:
-  supportedModelFormats:
-  - name: torchscript
-  - name: torch-export
-  container:
-    image: {{ include "slipway.image" (list $root $root.Values.runtime.image) }}
-    command: [slipway-runtime]
-    args: [serve]
-    maxQueue: 1000
-    idleTimeout: 75s
-    resources: {{- toYaml $root.Values.runtime.resources | nindent 6 }}
+spec: {{- include (printf "slipway.runtime.%s" (index . 1)) $root | nindent 2 }}
+{{- end -}}
+
+{{- define "slipway.runtime.slipway-pytorch" -}}
+supportedModelFormats:
+- name: torchscript
+- name: torch-export
+container:
+  image: {{ include "slipway.image" (list . .Values.runtime.image) }}
+  command: [slipway-runtime]
+  args: [serve]
+  maxQueue: 1000
+  idleTimeout: 75s
+  resources: {{- toYaml .Values.runtime.resources | nindent 4 }}
+{{- end -}}
+
+{{/* What stands before `serve` a service's own arguments cannot change. */}}
+{{- define "slipway.runtime.slipway-triton" -}}
+supportedModelFormats:
+- name: onnx
+- name: tensorrt
+- name: python
+- name: ensemble
+- name: triton
+- name: pytorch
+- name: torchscript
+- name: torch-export
+container:
+  image: {{ include "slipway.image" (list . .Values.triton.image) }}
+  command: [python3, -I, -m, slipway_runtime.triton]
+  args: [--allow-code, {{ .Values.triton.allowCode | quote }}, serve]
+  metricsPort: 8002
+  sharedMemory: {{ .Values.triton.sharedMemory }}
+  maxQueue: 1000
+  idleTimeout: 75s
+  resources: {{- toYaml .Values.triton.resources | nindent 4 }}
 {{- end -}}

@@ -1,7 +1,7 @@
 """What a service asks of Triton: its arguments and the operator's environment, as values. Pure.
 
-The word `serve` stands where a runtime's arguments end and those of a service begin: after it there is no say in what is
-the administrator's to choose, such as whether code of a model's folder may run, or which program is Triton.
+The word `serve` stands where a runtime's arguments end and those of a service begin: after it there is no say in what
+is the administrator's to choose, such as whether code of a model's folder may run, or which program is Triton.
 """
 
 import argparse
