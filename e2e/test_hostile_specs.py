@@ -241,11 +241,11 @@ def test_a_spec_stored_without_validation_is_told_and_harms_nobody(
 @pytest.mark.parametrize(
     ("field", "reason", "words"),
     [
-        ({"modelFormat": {"name": "onnx"}}, "NoSupportingRuntime", "no runtime supports model format 'onnx'"),
+        ({"modelFormat": {"name": "coreml"}}, "NoSupportingRuntime", "no runtime supports model format 'coreml'"),
         (
             {"runtime": "nope"},
             "RuntimeNotFound",
-            "spec.predictor.model.runtime: no runtime 'nope'; there are: slipway-pytorch",
+            "spec.predictor.model.runtime: no runtime 'nope'; there are: slipway-pytorch, slipway-triton",
         ),
     ],
 )
