@@ -247,6 +247,11 @@ def _complaint(text: str, path: Path) -> str:
             7,
             id="of a model",
         ),
+        pytest.param(
+            'nv_inference_count{namespace="team",service="other",revision="other-a",pod="other-a-1"}',
+            7,
+            id="of a model with a port for metrics",
+        ),
     ],
 )
 async def test_the_documented_jobs_name_what_releases_go_by(prometheus: Running, query: str, value: float) -> None:
@@ -255,7 +260,7 @@ async def test_the_documented_jobs_name_what_releases_go_by(prometheus: Running,
 
 async def test_by_the_documented_jobs_no_model_speaks_for_another_namespace(prometheus: Running) -> None:
     lie = 'nv_inference_count{exported_namespace="stolen",exported_revision="stolen"}'
-    assert (await prometheus.ask(f"count({lie})")).value == 1
+    assert (await prometheus.ask(f"count({lie})")).value == 2
     assert (await prometheus.ask('count(nv_inference_count{namespace="stolen",job="slipway-models"})')).value is None
     assert (await prometheus.ask('count(up{job=~"slipway.*"})')).value == 4, "a pod of somebody else's is read"
 

@@ -1,11 +1,14 @@
 """Arguments: what is taken, what is refused with a sentence, and what a service cannot take back from its runtime."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from slipway_runtime.errors import BadConfig
+from slipway_runtime.triton import wishes
 from slipway_runtime.triton.wishes import Tensor, read
+from tests.runtime.triton.process import REPOSITORY
 
 ENV = {"SLIPWAY_MODEL_PATH": "/mnt/models", "SLIPWAY_MODEL_NAME": "shop", "SLIPWAY_MODEL_FORMAT": "onnx"}
 RUNTIME = ("--http-port", "8080", "serve")
@@ -87,6 +90,15 @@ def test_tritons_own_flags_and_abbreviations_are_refused(flag: str) -> None:
 def test_a_wrong_value_is_refused_with_what_is_allowed(argv: tuple[str, ...], words: str) -> None:
     with pytest.raises(BadConfig, match=words):
         read(argv, ENV)
+
+
+def test_the_page_has_every_argument_of_a_service() -> None:
+    page = (REPOSITORY / "docs" / "triton.md").read_text()
+    table = page.partition("| argument of a service")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(--[a-z-]+)`", table, re.MULTILINE)) == wishes._service_flags()
+    formats = page.partition("| `modelFormat`")[2].partition("\n\n")[0]
+    named = re.findall(r"`([a-z-]+)`", " ".join(line.split("|")[1] for line in formats.splitlines()[1:]))
+    assert set(named) == set(wishes.WANTED) - {"auto"}
 
 
 @pytest.mark.parametrize("lack", ["SLIPWAY_MODEL_PATH", "SLIPWAY_MODEL_NAME"])
