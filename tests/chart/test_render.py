@@ -15,7 +15,7 @@ from slipway.main import Settings
 from slipway.signals.prometheus import Place
 from slipway_runtime.errors import BadConfig
 from slipway_runtime.triton import wishes
-from slipway_runtime.triton.wishes import WANTED
+from slipway_runtime.triton.layout import WANTED
 from tests import golden
 from tests.chart import helm
 

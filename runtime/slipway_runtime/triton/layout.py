@@ -135,7 +135,7 @@ def is_plain(name: str) -> bool:
 
 def _file(folder: Path, config: Config, backend: str) -> Path:
     """The model of a version."""
-    if name := config.default_model_filename:
+    if name := str(config.default_model_filename):
         if not is_plain(name):
             raise BadModel(f"default_model_filename is {name[:80]!r}, must be a name without a folder")
         if not (folder / name).is_file():

@@ -7,6 +7,7 @@ import pytest
 
 from tests.runtime.process import ServerProcess, start
 from tests.runtime.triton import models
+from tests.runtime.triton.folders import put
 from tests.runtime.triton.process import Triton, lay_out
 
 CODE = "--allow-code=true"
@@ -46,13 +47,13 @@ def tritons(home: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def _broken(folder: Path) -> Path:
-    model = models.put(folder / "broken", {"config.pbtxt": models.CONFIG})
-    return models.put(model, {"model.py": models.code(before='raise ValueError("the weights do not fit")')})
+    model = put(folder / "broken", {"config.pbtxt": models.CONFIG})
+    return put(model, {"model.py": models.code(before='raise ValueError("the weights do not fit")')})
 
 
 def _loading(folder: Path) -> Path:
-    model = models.put(folder / "loading", {"config.pbtxt": models.CONFIG})
-    return models.put(model, {"model.py": models.code(before='print("loads", flush=True); time.sleep(600)')})
+    model = put(folder / "loading", {"config.pbtxt": models.CONFIG})
+    return put(model, {"model.py": models.code(before='print("loads", flush=True); time.sleep(600)')})
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,13 @@ def test_a_folder_with_one_model_is_version_1_with_all_that_lies_beside_it(tmp_p
 
 
 def test_versions_keep_their_numbers(tmp_path: Path, triton: Home) -> None:
-    files = {"3/model.onnx": ONNX, "12/model.onnx": ONNX, "config.pbtxt": INPUT, "labels.txt": "cat\ndog", "007/x": "y"}
+    files: dict[str, str | bytes] = {
+        "3/model.onnx": ONNX,
+        "12/model.onnx": ONNX,
+        "config.pbtxt": INPUT,
+        "labels.txt": "cat\ndog",
+        "007/x": "y",
+    }
     found = laid_out(put(tmp_path / "m", files), triton)
     assert found["shop/labels.txt"] == "cat\ndog"
     assert {"shop/3/model.onnx", "shop/12/model.onnx"} <= found.keys()
@@ -102,7 +108,11 @@ def test_the_file_tells_the_backend(
 
 def test_without_the_backend_the_model_is_run_by_our_own_loader_in_the_python_backend(tmp_path: Path) -> None:
     (tmp_path / "triton" / "backends" / "python").mkdir(parents=True)
-    files = {"1/net.onnx": ONNX, "1/model.py": "secret", "config.pbtxt": 'backend: "onnxruntime"'}
+    files: dict[str, str | bytes] = {
+        "1/net.onnx": ONNX,
+        "1/model.py": "secret",
+        "config.pbtxt": 'backend: "onnxruntime"',
+    }
     found = laid_out(put(tmp_path / "m", files), Home(tmp_path / "triton"))
     assert found["shop/1/net.onnx"] == ONNX.decode()
     assert "slipway_runtime.triton.stub" in found["shop/1/model.py"]

@@ -65,10 +65,9 @@ def test_a_reason_without_end_is_cut() -> None:
 def told(tmp_path: Path, *, has_cache: bool = False, **env: str) -> dict[str, str]:
     words = arguments(Home(tmp_path), tmp_path / "models", settings(tmp_path, **env), has_cache=has_cache, max_batch=4)
     assert words[0] == str(tmp_path / "bin" / "tritonserver")
-    flags = [tuple(word.removeprefix("--").split("=", 1)) for word in words[1:]]
-    twice = {name for name, _ in flags if [other for other, _ in flags].count(name) > 1}
-    assert twice == {"backend-config"}
-    return dict(flags)
+    names = [word.partition("=")[0].removeprefix("--") for word in words[1:]]
+    assert {name for name in names if names.count(name) > 1} == {"backend-config"}
+    return {name: word.partition("=")[2] for name, word in zip(names, words[1:], strict=True)}
 
 
 def test_triton_is_started_closed_and_strict(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from slipway_runtime.errors import BadConfig
 from slipway_runtime.triton import wishes
+from slipway_runtime.triton.layout import WANTED
 from slipway_runtime.triton.wishes import Tensor, read
 from tests.runtime.triton.process import REPOSITORY
 
@@ -98,7 +99,7 @@ def test_the_page_has_every_argument_of_a_service() -> None:
     assert set(re.findall(r"^\| `(--[a-z-]+)`", table, re.MULTILINE)) == wishes._service_flags()
     formats = page.partition("| `modelFormat`")[2].partition("\n\n")[0]
     named = re.findall(r"`([a-z-]+)`", " ".join(line.split("|")[1] for line in formats.splitlines()[1:]))
-    assert set(named) == set(wishes.WANTED) - {"auto"}
+    assert set(named) == set(WANTED) - {"auto"}
 
 
 @pytest.mark.parametrize("lack", ["SLIPWAY_MODEL_PATH", "SLIPWAY_MODEL_NAME"])
