@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from slipway.api.manifest import Manifest
 from slipway.api.names import HASH_LENGTH, LABEL_METRICS, NAME_MAX
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
+from slipway.control import scaling
 from slipway.decide import resources, storage
 from slipway.decide.revision import Record, choice, digest
 
@@ -65,6 +66,12 @@ def test_a_port_for_metrics_alone_is_told_by_a_label(given: Manifest, label: str
     assert pods["metadata"]["labels"].get(LABEL_METRICS) == label
     names = [port["name"] for port in pods["spec"]["containers"][0]["ports"]]
     assert names == ["http", "grpc", *([label] if label else [])]
+
+
+@pytest.mark.parametrize(("given", "port"), [({"httpPort": 9000}, 9000), ({"metricsPort": 8002}, 8002)])
+def test_pods_are_asked_for_their_figures_where_their_runtime_tells_them(given: Manifest, port: int) -> None:
+    assert scaling.figures_port({"spec": {"template": template(predictor(), **given)}}) == port
+    assert scaling.figures_port({"spec": {}}) == 0
 
 
 def _containers(spec: Manifest) -> list[Manifest]:

@@ -338,7 +338,7 @@ class Scaler:
         if scaled.pods != revision:
             self._drop_pods(scaled)
             scaled.pods = revision
-        port, model = _port(sight.deployment), sight.key[1]
+        port, model = figures_port(sight.deployment), sight.key[1]
         self._pods.look(
             revision,
             [
@@ -392,7 +392,7 @@ def _name(manifest: Manifest) -> str:
     return str(manifest["metadata"]["name"])
 
 
-def _port(deployment: Manifest) -> int:
+def figures_port(deployment: Manifest) -> int:
     """Where its pods tell of themselves; 0: nowhere."""
     containers = deployment["spec"].get("template", {}).get("spec", {}).get("containers") or ()
     ports = {port.get("name"): int(port["containerPort"]) for one in containers for port in one.get("ports") or ()}
