@@ -109,7 +109,7 @@ K ?=
 e2e: $(VENV)/done ## scenarios on the cluster; K=name picks some
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m pytest e2e $(if $(K),-k "$(K)")
 
-test: check ## everything that must hold
+test: check $(ENVOY)/done ## everything that must hold
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.everything
 
 test-full: export SLIPWAY_FULL := 1

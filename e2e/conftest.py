@@ -92,7 +92,7 @@ def _remove_namespaces(site: Site) -> None:
         until(
             "everything of the scenarios has ended",
             lambda: not teams.busy(site),
-            within_s=120,
+            within_s=300,
             seen=lambda: teams.busy(site),
         )
     for name in names:
@@ -100,7 +100,7 @@ def _remove_namespaces(site: Site) -> None:
     until(
         "the scenarios' namespaces are gone",
         lambda: not teams.leftovers(site),
-        within_s=120,
+        within_s=300,
         seen=lambda: teams.leftovers(site),
     )
 

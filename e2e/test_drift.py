@@ -60,7 +60,8 @@ def assert_put_right(team: Team, disturb: Callable[[], object], *, deletes_pods:
         assert_as_before(team, before)
         if not deletes_pods:
             until("pods made by the edit are gone", lambda: team.lives("hello") == pods, within_s=45)
-        until("it answers", lambda: team.answers("hello", 1), within_s=45 if deletes_pods else 1)
+        # Addresses that were made anew are with the gateways a moment after the Service is as before.
+        until("it answers", lambda: team.answers("hello", 1), within_s=45 if deletes_pods else SOON_S)
     except AssertionError:
         renew(team)  # the next scenario is not to stumble over what this one left
         raise

@@ -7,7 +7,7 @@ import pytest
 
 from e2e.support.installation import Installation
 from e2e.support.manifests import with_spec
-from e2e.support.releases import begin, end, release
+from e2e.support.releases import begin, command, end, release, wait_obeyed
 from e2e.support.team import Team, revisions
 from e2e.support.traffic import Traffic
 from e2e.support.wait import until
@@ -25,6 +25,13 @@ def compared(**policy: Any) -> dict[str, Any]:
 
 def arms(team: Team) -> dict[str, Any]:
     return {arm["name"]: arm for arm in team.status("hello")["experiment"]["arms"]}
+
+
+def wait_counted(team: Team) -> None:
+    """Until whoever leads has looked at the service, as a command that has nothing to do shows: what users send from
+    then on is counted.
+    """
+    wait_obeyed(team, "resume", command(team, "resume"))
 
 
 def wait_told(team: Team, *flows: Traffic) -> None:
@@ -51,11 +58,15 @@ def test_an_experiment_tells_what_users_met_and_outlives_the_operator(shop: Team
     shop.wait_shares("hello", {"": 5000, "b": 5000})
     until("the experiment has begun", lambda: shop.status("hello").get("experiment"), within_s=30)
     since = shop.status("hello")["experiment"]["since"]
+    wait_counted(shop)
     with shop.traffic("hello", rate=50) as first:
         first.wait_answered(500)
     wait_told(shop, first)
-    shared_slipway.kill(shared_slipway.leader())
-    until("another one leads", shared_slipway.is_well, within_s=60)
+    killed = shared_slipway.leader()
+    shared_slipway.kill(killed)
+    until("another one leads", lambda: shared_slipway.leader() not in ("", killed), within_s=60)
+    until("and has another beside it", shared_slipway.is_well, within_s=60, seen=shared_slipway.seen)
+    wait_counted(shop)
     with shop.traffic("hello", rate=50) as second:
         second.wait_answered(500)
     wait_told(shop, first, second)

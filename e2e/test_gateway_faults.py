@@ -103,7 +103,8 @@ def test_a_killed_model_pod_fails_its_own_requests_only(hello: Team, slipway: In
     # Envoy writes it every ten seconds.
     *bad, _ = until("the logs have what failed", failed, within_s=30, seen=lambda: flow.sums["failures"])
     assert {line.get("pod", "").rpartition(":")[0] for line in bad} <= {victim["status"]["podIP"]}, bad[:5]
-    assert flow.sums["failed"] < 50
+    # What was under way, slow as that may be, and less than comes to one pod in a second.
+    assert flow.sums["failed"] < RATE / 3
 
 
 def current(team: Team, pod: Manifest) -> Manifest:
@@ -186,12 +187,12 @@ def test_without_an_operator_traffic_comes_back_by_itself(hello: Team, absent: I
     """Every model pod deleted, then every gateway: a new gateway answers within 2 s of its start."""
     if not hello.site.is_local:
         pytest.skip("when processes began can be seen on `local` only")
-    wanted = len(hello.pods("hello"))
+    old = set(hello.lives("hello"))
     hello.kubectl("delete", "pods", "--selector", "slipway.dev/inferenceservice=hello", "--wait=false")
-    until("new model pods answer", lambda: hello.answers("hello", 1), within_s=90)
-    until("all of them do", lambda: sum(map(is_ready, hello.pods("hello"))) == wanted, within_s=90)
+    until("there are as many new model pods", lambda: len(ready_since(hello, old)) == len(old), within_s=120)
+    until("they answer", lambda: hello.answers("hello", 1), within_s=90)
     took = math.inf
-    for _ in range(3):  # what else the machine does only adds
+    for _ in range(5):  # what else the machine does only adds
         took = min(took, killed_and_ready_after_s(absent))
         if took <= START_S:
             break
@@ -201,6 +202,11 @@ def test_without_an_operator_traffic_comes_back_by_itself(hello: Team, absent: I
     assert set(flow.sums["offsets"]) == {"1", "101"}
     print(f"the first new gateway was ready {took:.1f} s after its start")
     assert took <= START_S
+
+
+def ready_since(team: Team, old: set[str]) -> list[str]:
+    """The service's ready pods that are none of the old ones, which may be ready for as long as they end."""
+    return [name(pod) for pod in team.pods("hello") if is_ready(pod) and name(pod) not in old]
 
 
 def killed_and_ready_after_s(slipway: Installation) -> float:
@@ -216,11 +222,17 @@ def ready_after_s(slipway: Installation, old: set[str]) -> float:
     """How long the first of the new gateways has run when it says that it is ready."""
     question = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
+    def age(pod: Manifest) -> float:
+        """When its answer came, not when that was looked into; endless while it is not ready."""
+        [answer] = raw.send_all((pod["status"]["podIP"], 8082), [question], silent_s=1)
+        answered = time.monotonic()
+        if raw.statuses(answer) != [200]:
+            return math.inf
+        return max(map(age_s, processes(pod))) - (time.monotonic() - answered)
+
     def ages() -> list[float]:
         new = [pod for pod in slipway.gateways() if name(pod) not in old and pod.get("status", {}).get("podIP")]
-        answers = [raw.send_all((pod["status"]["podIP"], 8082), [question], silent_s=1)[0] for pod in new]
-        ready = [pod for pod, answer in zip(new, answers, strict=True) if raw.statuses(answer) == [200]]
-        return [max(map(age_s, processes(pod))) for pod in ready]
+        return [found for found in map(age, new) if found < math.inf]
 
     return min(until("a new gateway is ready", ages, within_s=60, seen=slipway.seen))
 
@@ -243,7 +255,7 @@ def test_envoy_and_agent_restart_while_the_api_server_is_stopped(hello: Team, sl
         send([server], signal.SIGSTOP)
         try:
             send(before, signal.SIGKILL)
-            until("both have ended", lambda: not set(before) & set(processes(victim)), within_s=10)
+            until("both have ended", lambda: not set(before) & set(processes(victim)), within_s=30)
             begin = time.monotonic()
             until("it answers again", answers, within_s=60)
             print(f"back after {time.monotonic() - begin:.1f} s, without an API server")
@@ -275,15 +287,15 @@ def test_a_table_that_envoy_refuses_changes_nothing_and_the_next_good_one_heals(
     patch = ("--subresource=status", "--type=merge", "--patch", json.dumps(wrong))
     with users(hello) as flow:
         hello.kubectl("patch", "infsvc", "hello", *patch)
-        until("the gateways refuse it", lambda: key in refused(absent), within_s=20, seen=lambda: refused(absent))
+        until("the gateways refuse it", lambda: key in refused(absent), within_s=60, seen=lambda: refused(absent))
         assert refused(absent)[key]
-        pods = len(hello.pods("hello"))
+        old = set(hello.lives("hello"))
         hello.kubectl("delete", "pod", name(hello.pods("hello", hello.status("hello")["stable"])[0]), "--wait=false")
-        until("a new pod is ready", lambda: sum(map(is_ready, hello.pods("hello"))) == pods, within_s=60)
+        until("a new pod is ready", lambda: ready_since(hello, old), within_s=90)
         flow.wait_answered(600)
         absent.scale(2)
         hello.wait_shares("hello", {"": 9000, "b": 1000})
-        until("nothing is refused any more", lambda: key not in refused(absent), within_s=20)
+        until("nothing is refused any more", lambda: key not in refused(absent), within_s=60)
     flow.assert_unharmed()
     team.apply(service("after"))
     team.wait_settled("after")
@@ -311,10 +323,10 @@ def test_what_is_wrong_with_one_service_touches_no_other(
     )  # whether its routes are is what differs from case to case
     with users(hello, rate=50) as flow:
         move(hello, 20)
-        hello.wait_shares("hello", {"": 8000, "b": 2000}, within_s=10)
+        hello.wait_shares("hello", {"": 8000, "b": 2000}, within_s=30)
         codes = {answer.code for answer in one_each(team, "closed", [{}, {"x-api-key": " "}, {"x-api-key": "wrong"}])}
         move(hello, 10)
-        hello.wait_shares("hello", {"": 9000, "b": 1000}, within_s=10)
+        hello.wait_shares("hello", {"": 9000, "b": 1000}, within_s=30)
     flow.assert_unharmed()
     assert codes <= {"401", "403", "404", "503"}
 
@@ -354,7 +366,8 @@ def test_of_two_services_that_claim_one_host_the_older_has_it(slipway: Installat
         assert f"{team.name}/a-b" in told
         assert team.status("a-b")["externalUrl"] == f"http://{host}"
         assert whose(slipway, host, "a-b") == "1"
-        assert other.answers("a", 101), "inside it has what nobody else claims"
+        # That a host is somebody else's is told before the gateways have the rest.
+        until("inside it has what nobody else claims", lambda: other.answers("a", 101), within_s=30)
         team.delete_service("a-b")
         until("the host is the other's now", lambda: whose(slipway, host, "a") == "101", within_s=30)
         other.wait("a", "RoutesReady")

@@ -105,10 +105,10 @@ def test_uninstall_and_reinstall_reach_no_model(slipway: Installation, kept: Tea
 
 
 def assert_nothing_is_left(site: Site) -> None:
-    """By label, by namespace and by name, over every kind that the cluster knows."""
+    """By label, by namespace and by name, over every kind that the cluster knows; once gateways have drained."""
     crds = {f"customresourcedefinitions {plural}.slipway.dev" for plural in CRDS}
     until(
-        "what was removed is gone", lambda: traces(site) == crds, within_s=30, seen=lambda: sorted(traces(site) - crds)
+        "what was removed is gone", lambda: traces(site) == crds, within_s=60, seen=lambda: sorted(traces(site) - crds)
     )
 
 

@@ -3,18 +3,22 @@
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from e2e.support.audit import Audit, Entry
-from e2e.support.installation import ACCOUNT, LEASE_S, Installation, name, processes, send
+from e2e.support.history import History, recorded
+from e2e.support.installation import ACCOUNT, LEASE, LEASE_S, NAMESPACE, Installation, name, processes, send
 from e2e.support.manifests import service
 from e2e.support.team import Team, restarts
 from e2e.support.wait import until
 
-TAKEOVER_S = LEASE_S + 5
-"""A rival looks every 2 to 2.4 s, waits for the Lease to expire, and then lists everything once."""
+TAKEOVER_S = LEASE_S + 10
+"""A rival looks each 2 to 2.4 s, so it sees the last renewal that much later, and its expiry too; on a busy machine."""
+HANDOVER_S = LEASE_S * 2 / 3
+END_S = 40
+"""A process that has to end leaves behind, after a while, what does not (`main._LAST_RESORT_S`)."""
 
 
 def wait_for_a_write(audit: Audit, mark: int, team: Team) -> None:
@@ -62,10 +66,10 @@ def test_a_paused_leader_is_replaced_and_writes_nothing_when_it_wakes(
         print(f"taken over after {time.monotonic() - begin:.1f} s")
         # More to do for the sleeper, as its watches will tell it when it wakes.
         team.apply(service("three", "sample://hello-v2"))
-        until("the new leader works", lambda: team.condition("three", "Accepted"), within_s=20)
+        until("the new leader works", lambda: team.condition("three", "Accepted"), within_s=45)
     finally:
         send([pid for pid in pids if os.path.exists(f"/proc/{pid}")], signal.SIGCONT)
-    until("the old one ends itself", lambda: not processes_of(pids), within_s=20)
+    until("the old one ends itself", lambda: not processes_of(pids), within_s=END_S)
     until("and is started again", lambda: restarts(slipway.pod(old)) > restarts(pod) and slipway.is_well(), within_s=60)
     for title in ("one", "two", "three"):
         team.wait_settled(title)
@@ -103,13 +107,22 @@ def test_a_leader_that_vanishes_is_replaced(slipway: Installation, team: Team, a
 def test_a_leader_that_is_told_to_go_hands_over_at_once(slipway: Installation, team: Team, audit: Audit) -> None:
     """A drain or an upgrade: the Lease is let go, not left to expire."""
     old, mark = slipway.leader(), audit.mark()
-    slipway.site.kubectl("--namespace", "slipway-system", "delete", "pod", old, "--wait=false")
-    begin = time.monotonic()
-    until("another leads", lambda: slipway.leader() not in ("", old), within_s=LEASE_S * 2 / 3, seen=slipway.leader)
-    print(f"handed over after {time.monotonic() - begin:.1f} s")
+    with recorded(slipway.site.api, "leases", NAMESPACE) as leases:
+        slipway.site.kubectl("--namespace", NAMESPACE, "delete", "pod", old, "--wait=false")
+        begin = time.time()
+        let_go = until("the Lease is let go", lambda: held(leases, lambda holder: not holder), within_s=LEASE_S)
+        taken = until("another leads", lambda: held(leases, lambda holder: holder not in ("", old)), within_s=LEASE_S)
+    print(f"let go {let_go - begin:.1f} s after it was told, and taken {taken - let_go:.1f} s later")
+    assert taken - let_go <= HANDOVER_S
     team.apply(service())
     team.wait_settled("hello")
     assert_never_two(audit.entries(mark, user=ACCOUNT))
+
+
+def held(leases: History, by: Callable[[str], bool]) -> float | None:
+    """Since when the Lease has had such a holder, as it was seen here."""
+    holders = ((change.seen, change.object.get("spec", {}).get("holderIdentity")) for change in leases.of(LEASE))
+    return next((seen for seen, holder in holders if by(holder or "")), None)
 
 
 def test_the_metrics_say_who_leads(slipway: Installation) -> None:

@@ -9,6 +9,7 @@ from e2e.support.load import one_each
 from e2e.support.manifests import variant, with_spec
 from e2e.support.releases import (
     GATE,
+    SOON_S,
     WHOLE,
     Record,
     begin,
@@ -19,6 +20,7 @@ from e2e.support.releases import (
     offset,
     release,
     state,
+    wait_obeyed,
     wait_promoted,
     wait_rolled_back,
     wait_state,
@@ -34,13 +36,10 @@ AT_ONCE, RATE = 3, 300
 
 
 def test_01_a_first_version_takes_all_requests_when_it_is_ready(shop: Team) -> None:
-    """Four steps of a minute: none of them is taken, nothing is judged."""
+    """Four steps of ten minutes, longer than anybody waits here: none of them is taken, nothing is judged."""
     with watched(shop) as record:
-        began = time.monotonic()
-        begin(shop, "first", rollout=canary(5, 25, 50, 75, hold="1m"))
-        took = time.monotonic() - began
+        begin(shop, "first", rollout=canary(5, 25, 50, 75, hold="10m"))
         assert shop.answers("first", 1)
-    assert took < 45
     assert set(record.path("first")) <= {"Provisioning", "Promoting", "Draining", "Healthy"}
     assert record.told("RolloutStepped", "first") == []
     assert all(not change.object["status"].get("rollout", {}).get("evidence") for change in record.statuses("first"))
@@ -64,11 +63,11 @@ def promote(team: Team, record: Record, name: str, rate: float) -> None:
         flow.wait_answered(50, within_s=60)
         team.apply(release(2, name=name, rollout=canary(10, 50)))
         new = wait_promoted(team, name, after=old)
-        until("the old pods are gone", lambda: not team.pods(name, old), within_s=60)
+        until("the old pods are gone", lambda: not team.pods(name, old), within_s=SOON_S)
         flow.wait_only(offset(2))
     flow.assert_unharmed()
     assert record.weights(new, name)[:4] == [0, 1000, 5000, WHOLE]
-    assert len([note for note in record.told("RevisionPromoted", name) if new in note]) == 1
+    assert len(record.wait_told("RevisionPromoted", name, new)) == 1
     assert record.largest(name) <= 4096
     assert not lives.keys() & team.lives(name).keys()
     end(team, name)
@@ -76,13 +75,13 @@ def promote(team: Team, record: Record, name: str, rate: float) -> None:
 
 def test_02_a_gate_waits_for_its_command_and_each_command_passes_one(shop: Team) -> None:
     """However long: the deadline is for pods that do not come up. Who asked stands in the history."""
-    policy = canary({"weight": "5%"} | GATE, {"weight": "25%"} | GATE, 50, progressDeadline="8s")
+    policy = canary({"weight": "5%"} | GATE, {"weight": "25%"} | GATE, 50, progressDeadline="20s")
     old = begin(shop, "gated", rollout=policy)
     with shop.traffic("gated", rate=60) as flow, watched(shop) as record:
         shop.apply(release(2, name="gated", rollout=policy))
         waiting = wait_state(shop, "gated", pause="StepGate", step=0, weight=500)
         since = time.monotonic()
-        until("three deadlines have passed", lambda: time.monotonic() - since > 24, within_s=30)
+        until("two deadlines have passed", lambda: time.monotonic() - since > 40, within_s=60)
         assert state(shop, "gated")["pause"]["since"] == waiting["pause"]["since"]
         command(shop, "promote", "gated")
         wait_state(shop, "gated", pause="StepGate", step=1, weight=2500)
@@ -104,7 +103,8 @@ def test_04_a_newer_version_takes_the_place_of_a_candidate(shop: Team) -> None:
     policy = canary({"weight": "25%", "hold": "3s"}, 50)
     old = begin(shop, "hasty", rollout=policy)
     with shop.traffic("hasty", rate=RATE) as flow, watched(shop) as record:
-        shop.apply(release(2, name="hasty", rollout=policy))
+        # Longer than until the third is there.
+        shop.apply(release(2, name="hasty", rollout=canary({"weight": "25%", "hold": "10m"}, 50)))
         wait_state(shop, "hasty", weight=2500, stage="Soaking")
         second = candidate_of(shop, "hasty")
         shop.apply(release(3, name="hasty", rollout=policy))
@@ -131,7 +131,7 @@ def test_05_the_old_version_applied_again_takes_all_back_without_steps(shop: Tea
         new = candidate_of(shop, "regret")
         shop.apply(release(1, name="regret", replicas=2, rollout=policy))
         flow.wait_only(offset(1))
-        until("its pods are gone", lambda: not shop.pods("regret", new), within_s=60)
+        until("its pods are gone", lambda: not shop.pods("regret", new), within_s=SOON_S)
         assert shop.wait_settled("regret")["stable"] == old
     flow.assert_unharmed()
     assert_rules(record, "regret")
@@ -144,18 +144,21 @@ def test_06_and_21_an_abort_is_final_until_a_retry_which_begins_anew(shop: Team)
     """A second abort changes nothing, nor does one when nothing is under way; nor the same spec once more."""
     policy = canary(10, {"weight": "50%"} | GATE)
     old = begin(shop, "torn", rollout=policy)
-    command(shop, "abort", "torn")
+    # Of a spec that comes before it is heard, an abort is an abort.
+    wait_obeyed(shop, "abort", command(shop, "abort", "torn"), "torn")
     with shop.traffic("torn", rate=RATE) as flow, watched(shop) as record:
         shop.apply(release(2, name="torn", rollout=policy))
         wait_state(shop, "torn", pause="StepGate", weight=5000)
         new = candidate_of(shop, "torn")
+        asked = time.time()
         command(shop, "abort", "torn")
-        flow.wait_only(offset(1), within_s=5)
+        flow.wait_only(offset(1))
+        assert flow.arm(new)["last"] - asked < 5
         aborted = wait_rolled_back(shop, "torn")
         assert weight_of(shop.status("torn"), new) == 0
         second = command(shop, "abort", "torn")
         shop.apply(release(2, name="torn", rollout=policy))
-        until("the second abort was seen", lambda: f"abort {second}" in state(shop, "torn")["obeyed"], within_s=10)
+        wait_obeyed(shop, "abort", second, "torn")
         assert state(shop, "torn")["abort"] == aborted["abort"]
         command(shop, "retry", "torn")
         again = wait_state(shop, "torn", pause="StepGate", weight=5000)
@@ -285,15 +288,16 @@ def test_20_back_to_the_version_before_within_its_delay_in_five_seconds(shop: Te
     lives = shop.lives("window")
     with shop.traffic("window", rate=RATE) as flow, watched(shop) as record:
         shop.apply(release(2, name="window", rollout=policy))
-        wait_state(shop, "window", phase="Draining")
+        new = wait_state(shop, "window", phase="Draining")["candidate"]
         flow.wait_only(offset(2))
-        asked = time.monotonic()
+        asked = time.time()
         command(shop, "rollback", "window")
-        flow.wait_only(offset(1), within_s=10)
-        took = time.monotonic() - asked
+        flow.wait_only(offset(1))
         until("it is stable again", lambda: shop.status("window")["stable"] == old, within_s=10)
         assert lives.items() <= shop.lives("window").items()
     flow.assert_unharmed()
+    # By what users met: when it is heard of here is this machine's to say.
+    took = flow.arm(new)["last"] - asked
     assert took < 5, f"{took:.1f} s"
     assert_rules(record, "window")
     end(shop, "window")

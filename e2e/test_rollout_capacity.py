@@ -3,6 +3,7 @@
 from e2e.support.manifests import GPU, GPUS
 from e2e.support.releases import (
     SIZE,
+    SOON_S,
     begin,
     canary,
     command,
@@ -24,7 +25,7 @@ def test_24_without_room_it_says_what_is_missing_and_with_leave_it_borrows(shop:
     """Never less than one pod below what the traffic needs, and no request fails."""
 
     def version(number: int, capacity: str) -> None:
-        policy = canary(50, capacity=capacity, progressDeadline="30s")
+        policy = canary(50, capacity=capacity, progressDeadline="1m")
         shop.apply(release(number, name="dear", replicas=GPUS, resources=ONE_EACH, rollout=policy))
 
     old = begin(shop, "dear", replicas=GPUS, resources=ONE_EACH, rollout=canary(50, capacity="Surge"))
@@ -35,9 +36,13 @@ def test_24_without_room_it_says_what_is_missing_and_with_leave_it_borrows(shop:
         assert shop.condition("dear", "Ready")["status"] == "True"
         assert len(shop.pods("dear", old)) == GPUS
         version(2, "Borrow")
-        new = wait_promoted(shop, "dear", after=old, within_s=90)
+        new = wait_promoted(shop, "dear", after=old, within_s=150)
         flow.wait_only(offset(2))
-        until("all of it is there", lambda: len(shop.pods("dear", new)) == GPUS == len(shop.pods("dear")), within_s=60)
+        until(
+            "all of it is there",
+            lambda: len(shop.pods("dear", new)) == GPUS == len(shop.pods("dear")),
+            within_s=SOON_S,
+        )
     flow.assert_unharmed()
     assert_rules(record, "dear", lent=1)
     end(shop, "dear")
@@ -53,7 +58,7 @@ def test_an_abort_gives_back_what_was_borrowed_first(shop: Team, gpus: str) -> N
         wait_state(shop, "lender", pause="StepGate", weight=5000)
         command(shop, "abort", "lender")
         wait_state(shop, "lender", phase="RolledBack")
-        until("stable has all its pods", lambda: len(shop.pods("lender", old)) == GPUS, within_s=60)
+        until("stable has all its pods", lambda: len(shop.pods("lender", old)) == GPUS, within_s=SOON_S)
         flow.wait_only(offset(1))
     flow.assert_unharmed()
     assert_rules(record, "lender", lent=1)

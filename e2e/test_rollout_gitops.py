@@ -12,6 +12,7 @@ from e2e.support.audit import Audit
 from e2e.support.crash import crashing_operator
 from e2e.support.installation import ACCOUNT, Installation
 from e2e.support.releases import (
+    SOON_S,
     WHOLE,
     begin,
     canary,
@@ -68,11 +69,11 @@ def test_the_same_spec_applied_by_force_every_five_seconds_changes_nothing(shop:
         git.apply()
         with git.at_work():
             new = wait_promoted(shop, "synced", after=old)
-            until("the old pods are gone", lambda: not shop.pods("synced", old), within_s=60)
+            until("the old pods are gone", lambda: not shop.pods("synced", old), within_s=SOON_S)
             applied, mark = git.applied, audit.mark()
-            until("it was applied twice more", lambda: git.applied >= applied + 2, within_s=20)
+            wanted = max(5, applied + 2)
+            until(f"it was applied {wanted} times", lambda: git.applied >= wanted, within_s=SOON_S)
     flow.assert_unharmed()
-    assert git.applied >= 5
     assert record.weights(new, "synced")[:4] == [0, 1000, 5000, WHOLE]
     assert len([note for note in record.told("RolloutStarted", "synced") if new in note]) == 1
     assert len([note for note in record.told("RevisionPromoted", "synced") if new in note]) == 1
@@ -93,6 +94,7 @@ def absent(slipway: Installation) -> Iterator[Installation]:
     slipway.scale(2)
 
 
+@pytest.mark.timeout(600, func_only=True)
 def test_17_killed_at_one_write_after_the_other_both_come_to_the_same_end(shop: Team, absent: Installation) -> None:
     """A good release and a bad one at once: one is promoted, one goes back, each is told once."""
     assert absent
@@ -108,6 +110,9 @@ def test_17_killed_at_one_write_after_the_other_both_come_to_the_same_end(shop: 
             assert wait_promoted(shop, "steadfast", after=good, within_s=150) == new
             flow.wait_only(offset(2))
             other.wait_only(offset(1))
+            # What somebody died of before it was told, the next one tells.
+            record.wait_told("RevisionPromoted", "steadfast", new)
+            record.wait_told("RolloutAborted", "doomed", bad)
         deaths = len(operator.fatal) - before
         print(*operator.fatal[before:], sep="\n")
     assert deaths >= 10, operator.fatal[before:]

@@ -42,7 +42,7 @@ def test_a_version_whose_answers_are_no_numbers_goes_back_by_a_metric_on_it(shop
         flow.wait_answered(50)
         shop.apply(release(2, "nan", name="odd", rollout=policy))
         bad = candidate_of(shop, "odd")
-        found = wait_rolled_back(shop, "odd", within_s=90)
+        found = wait_rolled_back(shop, "odd")
     assert found["abort"]["reason"] == "AnalysisFailed", found
     assert "odd-answers" in found["abort"]["message"], found
     assert shop.status("odd")["stable"] == old
@@ -57,13 +57,13 @@ def test_09_without_prometheus_a_release_waits_and_with_it_goes_on(shop: Team, p
         flow.wait_answered(50)
         prometheus.scale(0)
         shop.apply(release(2, name="blind", rollout=policy))
-        paused = wait_state(shop, "blind", pause="MetricsUnavailable", phase="Progressing", within_s=90)
+        paused = wait_state(shop, "blind", pause="MetricsUnavailable", phase="Progressing")
         assert "Prometheus" in paused["pause"]["message"], paused
         assert paused["weight"] == 2000
         until_weight_stays(shop, "blind", 2000, 20)
         assert "abort" not in state(shop, "blind")
         prometheus.scale(1)
-        new = wait_promoted(shop, "blind", after=old, within_s=90)
+        new = wait_promoted(shop, "blind", after=old)
         flow.wait_only(offset(2))
     flow.assert_unharmed()
     assert new != old
@@ -92,9 +92,9 @@ def test_the_series_of_the_documented_jobs_bear_the_names_that_releases_go_by(
     wait_for(prometheus, "count(slipway_leader{namespace='slipway-system'}) == 2 and sum(slipway_leader) == 1")
     wait_for(prometheus, "sum(slipway_prometheus_queries_total{result='ok'}) > 0")
     # The pods of the releases before this one may be on their way out still.
-    until("every target is up", lambda: not prometheus.ask("up == 0"), within_s=60, seen=lambda: prometheus.ask("up"))
+    until("every target is up", lambda: not prometheus.ask("up == 0"), within_s=120, seen=lambda: prometheus.ask("up"))
     end(shop, "seen")
 
 
 def wait_for(prometheus: Prometheus, query: str) -> None:
-    until(query, lambda: bool(prometheus.ask(query)), within_s=30, seen=lambda: prometheus.ask("up"))
+    until(query, lambda: bool(prometheus.ask(query)), within_s=60, seen=lambda: prometheus.ask("up"))

@@ -35,7 +35,7 @@ def users(team: Team, service: str, **more: Any) -> Iterator[tuple[Traffic, Reco
     team.apply(scaled(service, least=1, most=MOST, **more))
     team.wait_settled(service)
     with team.traffic(service, rate=QUIET, limit_s=LIMIT_S) as flow:
-        flow.wait_answered(QUIET * LEARN_S, within_s=LEARN_S * 3)
+        flow.wait_answered(QUIET * LEARN_S, within_s=LEARN_S * 3 + 60)
         with watched(team) as record:
             yield flow, record
     flow.assert_unharmed()
@@ -48,7 +48,7 @@ def users(team: Team, service: str, **more: Any) -> Iterator[tuple[Traffic, Reco
 def spike(team: Team, service: str, flow: Traffic) -> None:
     """Load for all replicas, and on with it: who has fewer then has them by the fault."""
     flow.go(BUSY, CLIMB_S)
-    wait_asked(team, service, lambda count: count >= MOST - 1, "most of its", within_s=90)
+    wait_asked(team, service, lambda count: count >= MOST - 1, "most of its", within_s=120)
     wait_ready(team, service, MOST - 1)
     flow.wait_answered(BUSY * 5)
     until("nobody waits any more", lambda: flow.recent_ms() < 1000, within_s=90, seen=lambda: told(team, service))
@@ -109,8 +109,8 @@ def test_a_spike_with_a_gateway_whose_agent_hangs_and_then_dies(shop: Team, slip
 def test_a_spike_while_the_operator_is_killed_every_ten_seconds(shop: Team, slipway: Installation) -> None:
     with users(shop, "headless", behavior={"down": {"delay": "5s"}}) as (flow, _), killed(slipway) as kills:
         spike(shop, "headless", flow)
+        until("three leaders were killed", lambda: len(kills) >= 3, within_s=90, seen=lambda: kills)
     print(f"killed {len(kills)} times")
-    assert len(kills) >= 3
     until("the operators are back", slipway.is_well, within_s=90, seen=slipway.seen)
 
 

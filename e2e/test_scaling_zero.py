@@ -125,7 +125,7 @@ def test_one_that_never_becomes_ready_stops_being_tried_and_says_so(sleepers: Te
     assert found["status"] == "False", found
     wait_asked(sleepers, "stuck", lambda count: count == 0, "no")
     at_once = refused(load(sleepers, "stuck", 5, each=True))
-    assert at_once.seconds < 2, at_once
+    assert at_once.seconds < 5, "as long as that they were held"
     if FULL:
         sleepers.apply(secret("disk", fault=""))
         until("it is tried again", lambda: load(sleepers, "stuck", 1).codes == {"200": 1}, within_s=150)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from e2e.support.history import Change, History, recorded
+from e2e.support.history import History, recorded
 from e2e.support.installation import Installation
 from e2e.support.manifests import LABEL_REVISION, service
 from e2e.support.team import Team, is_ready
@@ -85,7 +85,8 @@ def assert_always_an_endpoint(services: History, slices: History) -> None:
     usable: dict[str, dict[str, int]] = {}
     weighted: list[str] = []
     routed = 0
-    for change in sorted([*services.changes, *slices.changes], key=order):
+    # Slices before services: of what is there at the beginning, too.
+    for change in sorted([*slices.changes, *services.changes], key=lambda change: change.version):
         live = change.object
         if "addressType" in live:  # an EndpointSlice; items of a list have no kind
             of_revision = usable.setdefault(live["metadata"]["labels"]["kubernetes.io/service-name"], {})
@@ -95,27 +96,22 @@ def assert_always_an_endpoint(services: History, slices: History) -> None:
             weighted = [target["revision"] for target in routing["targets"] if target["weight"]]
             routed += 1
         for revision in weighted:
-            assert sum(usable.get(revision, {}).values()), f"{revision} has a weight and no endpoint at {order(change)}"
+            assert sum(usable.get(revision, {}).values()), f"{revision} has a weight, no endpoint at {change.version}"
     assert routed >= 2
 
 
 def assert_traffic_left_first(services: History, pods: History, old: str) -> None:
     """The old revision had no weight any more when the first of its pods was told to end."""
     without = next(
-        order(change)
+        change.version
         for change in services.changes
         if (routing := change.object.get("status", {}).get("routing"))
         and not any(target["weight"] for target in routing["targets"] if target["revision"] == old)
     )
     ending = min(
-        order(change)
+        change.version
         for change in pods.changes
         if change.object["metadata"].get("labels", {}).get(LABEL_REVISION) == old
         and "deletionTimestamp" in change.object["metadata"]
     )
     assert without < ending
-
-
-def order(change: Change) -> int:
-    """Versions count up over all objects of a cluster, in the order in which things became true."""
-    return int(change.object["metadata"]["resourceVersion"])

@@ -30,10 +30,15 @@ def _tool(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comp
 
 
 def test_up_of_a_running_cluster_takes_about_a_second(cluster: Cluster) -> None:
-    began = time.monotonic()
-    done = _tool("up")
-    assert (done.returncode, done.stdout.strip()) == (0, str(cluster.kubeconfig))
-    assert time.monotonic() - began < 5  # a second, on a machine that does other things too
+    """The quickest of three, on a machine that does other things too."""
+
+    def took_s() -> float:
+        began = time.monotonic()
+        done = _tool("up")
+        assert (done.returncode, done.stdout.strip()) == (0, str(cluster.kubeconfig))
+        return time.monotonic() - began
+
+    assert any(took_s() < 5 for _ in range(3))
 
 
 def test_a_second_run_is_told_who_has_the_cluster_and_goes() -> None:
@@ -70,20 +75,26 @@ def test_the_audit_log_tells_who_wrote_what_with_which_field_manager(cluster: Cl
     body = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}})
     kubectl = (cluster.kubectl, "--kubeconfig", cluster.kubeconfig, "--namespace", "default")
     apply = (*kubectl, "apply", "--server-side", "--field-manager=bookkeeper", "--filename=-")
+    begin = cluster.audit_log.stat().st_size
     subprocess.run(apply, input=body, text=True, capture_output=True, check=True)
     subprocess.run([*kubectl, "delete", "configmap", name], capture_output=True, check=True)
-    seen = _events_by_verb(cluster.audit_log, name, last="delete")
+    seen = _events_by_verb(cluster.audit_log, begin, name, last="delete")
     assert seen["patch"]["user"]["username"]
     assert seen["patch"]["responseStatus"]["code"] == 201
     assert "fieldManager=bookkeeper" in seen["patch"]["requestURI"]
     assert seen["delete"]["objectRef"]["name"] == name
 
 
-def _events_by_verb(log: Path, name: str, *, last: str) -> dict[str, Any]:
-    """The audit events about an object; a client may have its answer a moment before the event is written."""
-    deadline = time.monotonic() + 5
+def _events_by_verb(log: Path, begin: int, name: str, *, last: str) -> dict[str, Any]:
+    """The audit events about an object, in what came after the first `begin` bytes of the log, which is long.
+
+    A client may have its answer a moment before the event is written.
+    """
+    deadline = time.monotonic() + 30
     while True:
-        events = [json.loads(line) for line in log.read_text().splitlines() if name in line and line.endswith("}")]
+        with log.open("rb") as lines:
+            lines.seek(begin)
+            events = [json.loads(line) for line in lines if name.encode() in line and line.endswith(b"}\n")]
         seen = {event["verb"]: event for event in events}
         if last in seen or time.monotonic() > deadline:
             return seen

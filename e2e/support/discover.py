@@ -10,6 +10,7 @@ import ssl
 import sys
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def main(path: Path, namespaces: list[str]) -> None:
         try:
             found = [target for namespace in namespaces for pod in pods(namespace, tls) for target in targets(pod)]
             text = json.dumps(found, sort_keys=True)
-        except OSError as error:
+        except (OSError, HTTPException, ValueError) as error:  # an answer may be cut off
             print(error, flush=True)
             text = told
         if text != told:

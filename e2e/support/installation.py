@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from e2e.cluster import chart_values
 from e2e.cluster.paths import REPO
 from e2e.support.api import ApiError, Manifest
 from e2e.support.manifests import RESTRICTED
-from e2e.support.site import GATEWAY_SERVICE, SYSTEM, TAGS, Site
+from e2e.support.site import GATEWAY_SERVICE, SYSTEM, Site
 from e2e.support.team import is_ready, restarts
 from e2e.support.wait import until
 
@@ -174,8 +175,8 @@ def name(pod: Manifest) -> str:
 
 
 def fingerprint() -> str:
-    """Of the chart and the images: what makes an installation that is already there still the right one."""
-    total = hashlib.sha256(" ".join(TAGS).encode())
+    """Of the chart, its values and the images: what makes an installation that is there already still the right one."""
+    total = hashlib.sha256(" ".join(chart_values()).encode())
     for file in sorted(path for path in CHART.rglob("*") if path.is_file()):
         total.update(file.relative_to(CHART).as_posix().encode() + file.read_bytes())
     return f"slipway e2e {total.hexdigest()[:12]}"
@@ -217,5 +218,7 @@ def age_s(pid: int) -> float:
 
 
 def send(pids: Sequence[int], what: signal.Signals) -> None:
+    """A process that has ended meanwhile needs none: with the first of a container the kernel ends the others."""
     for pid in pids:
-        os.kill(pid, what)
+        with suppress(ProcessLookupError):
+            os.kill(pid, what)

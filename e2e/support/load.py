@@ -12,6 +12,8 @@ from e2e.support.team import Team
 SCRIPT = Path(__file__).with_name("load_client.py")
 TAIL = 0.0005
 """Of the 0.1 % half is on each side."""
+NEVER = 1e-8
+"""As improbable on each side, for a count that is not taken once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +75,14 @@ def one_each(team: Team, service: str, headers: Sequence[dict[str, str]], **more
     return load(team, service, len(headers), headers=headers, each=True, **more).each
 
 
-def interval(share: float, count: int) -> tuple[int, int]:
-    """The exact 99.9 % interval: of `count` requests that each fall to an arm with the chance `share` so many do."""
+def interval(share: float, count: int, tail: float = TAIL) -> tuple[int, int]:
+    """Of `count` requests that each fall to an arm with the chance `share` so many do, but for `tail` on each side."""
     total, low, high = 0.0, 0, count
     for hits in range(count + 1):
         total += math.exp(_log_chance(hits, count, share))
-        if total < TAIL:
+        if total < tail:
             low = hits + 1
-        if total > 1 - TAIL:
+        if total > 1 - tail:
             high = hits
             break
     return low, high

@@ -43,7 +43,7 @@ class Prometheus:
         until(
             f"Prometheus has {replicas} pods",
             lambda: [is_ready(pod) for pod in self._pods()] == [True] * replicas,
-            within_s=60,
+            within_s=120,
             seen=lambda: [pod.get("status") for pod in self._pods()],
         )
 

@@ -21,7 +21,7 @@ WHOLE = 10_000
 MODEL = Path(__file__).with_name("release_model.py")
 RUNTIME = "own-code"
 COMMAND, ABORT = "slipway.dev/command", "slipway.dev/abort"
-SIZE = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "400Mi"}}
+SIZE = {"requests": {"cpu": "25m", "memory": "64Mi"}, "limits": {"memory": "400Mi"}}
 TENSOR = {"data_type": "TYPE_FP32", "dims": [4]}
 CONFIG = {
     "max_batch_size": 64,
@@ -37,8 +37,8 @@ printf %s "$MODEL_PY" > model.py && printf %s "$MODEL_CONFIG" > config.json &&
 case "$FAULT" in rejects) sed -i 's/"name": "x"/"name": "z"/' config.json;; esac &&
 exec slipway-runtime serve --allow-code true"""
 GATE = {"hold": "0s", "gate": True}
-SOON_S = 60
-"""For what takes a pod's start and a few holds."""
+SOON_S = 120
+"""For what takes a pod's start or end and a few holds, also where other programs have the machine for a while."""
 
 
 def runtime() -> Manifest:
@@ -122,7 +122,17 @@ def command(team: Team, verb: str, name: str = "hello", *, number: str = "") -> 
 
 def candidate_of(team: Team, name: str = "hello") -> str:
     """Once there is one."""
-    return str(until(f"{name} has a candidate", lambda: state(team, name).get("candidate"), within_s=30))
+    return str(until(f"{name} has a candidate", lambda: state(team, name).get("candidate"), within_s=SOON_S))
+
+
+def wait_obeyed(team: Team, verb: str, number: str, name: str = "hello") -> None:
+    """Until a command was obeyed or refused: what is changed from then on, it is not about."""
+    until(
+        f"{verb} {number} was heard",
+        lambda: f"{verb} {number}" in state(team, name).get("obeyed", []),
+        within_s=SOON_S,
+        seen=lambda: team.digest(name),
+    )
 
 
 def state(team: Team, name: str = "hello") -> Manifest:
@@ -210,6 +220,14 @@ class Record:
             if event["reason"] == reason
         ]
         return list(itertools.chain(*several))
+
+    def wait_told(self, reason: str, name: str, about: str = "") -> list[str]:
+        """The notes with these words, once there are any: Events are posted beside the writes that they are about."""
+        return until(
+            f"{reason} of {name} is told",
+            lambda: [note for note in self.told(reason, name) if about in note],
+            within_s=SOON_S,
+        )
 
     def largest(self, name: str = "hello") -> int:
         """Most bytes that status.rollout ever had, as JSON."""

@@ -24,6 +24,9 @@ class Picture:
     """Revision -> slice -> endpoints that take requests."""
     replicas: dict[str, int] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
+    is_known: bool = False
+    """Whether the service was seen before. What it was when the record began is not judged: other objects of that time
+    may have been written after it, and their versions before that nobody saw."""
     version: str = ""
     needed: int = 1
     lent: int = 0
@@ -50,12 +53,12 @@ def assert_rules(record: Record, name: str = "hello", *, pods_die: bool = False,
     """`pods_die`: the scenario itself takes pods away, so that how many are ready is not Slipway's alone."""
     picture = Picture(name, lent=lent)
     kinds = (
-        (record.services, _service),
         (record.slices, _slice),
         (record.pods, _pod),
         (record.deployments, _deployment),
+        (record.services, _service),  # of what is there at the beginning last: it is held against the others
     )
-    changes = [(_order(change), change, take) for history, take in kinds for change in history.changes.copy()]
+    changes = [(change.version, change, take) for history, take in kinds for change in history.changes.copy()]
     for _, change, take in sorted(changes, key=lambda each: each[0]):
         take(picture, change)
     broken = picture.broken + ([] if pods_die else picture.short)
@@ -63,11 +66,7 @@ def assert_rules(record: Record, name: str = "hello", *, pods_die: bool = False,
 
 
 def _at(change: Change, what: str) -> str:
-    return f"at {_order(change)}: {what}"
-
-
-def _order(change: Change) -> int:
-    return int(change.object["metadata"]["resourceVersion"])
+    return f"at {change.version}: {what}"
 
 
 def _slice(picture: Picture, change: Change) -> None:
@@ -86,13 +85,14 @@ def _service(picture: Picture, change: Change) -> None:
     status = live.get("status", {})
     routing = status.get("routing") or {}
     if routing.get("version", "") != picture.version:
-        _routing(picture, change, routing, is_first=not status.get("stable"))
+        _routing(picture, change, routing, is_first=not (picture.is_known and status.get("stable")))
     if (stable := status.get("stable") or "") != picture.stable:
         if picture.stable:
             picture.promoted[stable] = set(picture.pods[stable])
             if not picture.pods[stable]:
                 picture.short.append(_at(change, f"{stable} was promoted without a ready pod"))
         picture.stable = stable
+    picture.is_known = True
 
 
 def _routing(picture: Picture, change: Change, routing: Manifest, *, is_first: bool) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from e2e.support.api import Manifest
@@ -76,6 +77,18 @@ def ready(team: Team, name: str) -> int:
     return sum(is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in team.pods(name))
 
 
+def launch_s(team: Team, name: str) -> float:
+    """How long the slowest of its ready pods took to become so, in whole seconds, as the API server has it."""
+    wait_ready(team, name, 1)
+    pods = [pod for pod in team.pods(name) if is_ready(pod)]
+    return max(1.0, *((_since(pod, "Ready") - _since(pod, "PodScheduled")).total_seconds() for pod in pods))
+
+
+def _since(pod: Manifest, kind: str) -> datetime:
+    found = next(c["lastTransitionTime"] for c in pod["status"]["conditions"] if c["type"] == kind)
+    return datetime.fromisoformat(found)
+
+
 def told(team: Team, name: str) -> str:
     """For a failure: the numbers and the condition."""
     return f"{asked(team, name)} asked, {ready(team, name)} ready; {scaling(team, name)}; {team.digest(name)}"
@@ -132,16 +145,21 @@ class Record:
     pods: History
     events: History
 
-    def totals(self, name: str, begin: float = 0) -> list[tuple[float, int]]:
-        """(epoch seconds, replicas asked of all its Deployments), each change of the sum since `begin`."""
+    def sums(self, name: str) -> list[tuple[Change, int]]:
+        """Each change of the replicas asked of all its Deployments together, and how many they were then."""
         replicas: dict[str, int] = {}
-        found: list[tuple[float, int]] = []
+        found: list[tuple[Change, int]] = []
         for change in self.deployments.changes.copy():
             if change.object["metadata"].get("labels", {}).get(LABEL_SERVICE) != name:
                 continue
             replicas[change.name] = 0 if change.type == "DELETED" else int(change.object["spec"].get("replicas", 1))
             if (total := sum(replicas.values())) != (found[-1][1] if found else None):
-                found.append((change.seen, total))
+                found.append((change, total))
+        return found
+
+    def totals(self, name: str, begin: float = 0) -> list[tuple[float, int]]:
+        """The same by epoch seconds, since `begin`."""
+        found = [(change.seen, total) for change, total in self.sums(name)]
         before = [entry for entry in found if entry[0] < begin][-1:]
         return before + [entry for entry in found if entry[0] >= begin]
 

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from e2e.cluster import ALL, GATEWAY, OPERATOR, RUNTIME, TRITON, Cluster, choose
+from e2e.cluster import ALL, RUNTIME, Cluster, choose
 from e2e.support.api import Api, Manifest, proxied
 
 RUNTIME_IMAGE = f"slipway/{RUNTIME.name}:{RUNTIME.tag}"
-TAGS = (OPERATOR.tag, GATEWAY.tag, RUNTIME.tag, TRITON.tag)
 SYSTEM = "slipway-system"
 """The namespace that Slipway itself is in."""
 GATEWAY_SERVICE = "slipway-gateway"

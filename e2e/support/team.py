@@ -220,7 +220,7 @@ def make(site: Site, name: str, **labels: str) -> Team:
     site.api.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     # A pod made before its service account is refused once: that is Kubernetes' own race, not ours to test.
     until(
-        "the namespace has its service account", lambda: site.api.get("serviceaccounts", name, "default"), within_s=10
+        "the namespace has its service account", lambda: site.api.get("serviceaccounts", name, "default"), within_s=60
     )
     return Team(site, name)
 

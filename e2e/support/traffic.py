@@ -55,11 +55,12 @@ class Traffic:
         """The longest that one of the last 50 answers took."""
         return max(self.sums["times_ms"], default=math.inf)
 
-    def wait_answered(self, more: int, within_s: float = 20) -> None:
+    def wait_answered(self, more: int, within_s: float = 60) -> None:
+        """Patient: the client may have just been started, which takes seconds of a busy machine."""
         goal = self.sums["answered"] + more
         until(f"{goal} answers", lambda: self.sums["answered"] >= goal, within_s=within_s, seen=lambda: self.sums)
 
-    def wait_only(self, offset: int, within_s: float = 20) -> None:
+    def wait_only(self, offset: int, within_s: float = 60) -> None:
         """Until the last 50 answers are all of one version of the model."""
         until(
             f"only answers with {offset}",

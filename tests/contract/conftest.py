@@ -11,11 +11,12 @@ from tests.contract.backends import Cluster
 
 KUBECONFIG = os.environ.get("SLIPWAY_TEST_KUBECONFIG", "")
 BACKENDS = {"fake": backends.fake} | ({"real": backends.real} if KUBECONFIG else {})
+TIMES = {"fake": [], "real": [pytest.mark.timeout(2 * backends.DEADLINE_S)]}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cluster" in metafunc.fixturenames:
-        metafunc.parametrize("cluster", BACKENDS, indirect=True)
+        metafunc.parametrize("cluster", [pytest.param(name, marks=TIMES[name]) for name in BACKENDS], indirect=True)
 
 
 @pytest_asyncio.fixture

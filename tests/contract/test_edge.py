@@ -27,6 +27,7 @@ from tests.contract import backends, objects
 from tests.contract.backends import Cluster
 from tests.contract.conftest import KUBECONFIG
 
+pytestmark = pytest.mark.timeout(180)
 DEADLINE_S = 60.0
 OURS = {LABEL_MANAGED_BY: MANAGED_BY, LABEL_SERVICE: "hello"}
 

@@ -6,16 +6,17 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from e2e.cluster import apt
 from e2e.support import discover
@@ -64,20 +65,41 @@ def program() -> Path:
     return apt.unpacked("prometheus", "usr/bin/prometheus")
 
 
-def exposing(text: str) -> web.Application:
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(text=text)
+@contextmanager
+def exposing(text: str) -> Iterator[int]:
+    """The port of a page of metrics, with a thread of its own: it is read while the tests' loop stands still, too.
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    return app
+    Of a page that is not there once the series end, and the next question has no answer.
+    """
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/plain")
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Not among the tests' own words."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def config(folder: Path, port: int, pods: list[Manifest]) -> Path:
     """What METRICS are read from, and the documented jobs on these pods."""
     jobs = yaml.safe_load(documented.config().replace(documented.FILE, str(folder / "pods.json")))["scrape_configs"]
-    own = {"job_name": "test", "scrape_interval": "1s", "honor_labels": True}
+    own = {"job_name": "test", "honor_labels": True}
     jobs.append(own | {"static_configs": [{"targets": [f"127.0.0.1:{port}"]}]})
+    for job in jobs:
+        job["scrape_interval"] = "5s"  # which is also how long a page may take on a busy machine
     (folder / "pods.json").write_text(json.dumps([each for pod in pods for each in discover.targets(pod)]))
     (folder / "config.yaml").write_text(json.dumps({"scrape_configs": jobs}))
     return folder / "config.yaml"
@@ -112,35 +134,32 @@ def pods(port: int) -> list[Manifest]:
 async def prometheus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     """One that has read METRICS, and TOLD of four pods."""
     folder = tmp_path_factory.mktemp("prometheus")
-    async with (
-        TestServer(exposing(METRICS)) as target,
-        TestServer(exposing(TOLD)) as site,
-        aiohttp.ClientSession() as session,
-    ):
-        file = config(folder, target.port or 0, pods(site.port or 0))
-        address = f"127.0.0.1:{_free_port()}"
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603, ASYNC220
-                [
-                    program(),
-                    f"--config.file={file}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={address}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-        running = Running(f"http://{address}", Prometheus(session, Place(f"http://{address}")), process)
-        try:
-            await _until_read(running, folder / "log")
-            yield running
-        finally:
-            process.kill()
-            process.wait()
+    async with aiohttp.ClientSession() as session:
+        with exposing(METRICS) as target, exposing(TOLD) as site:
+            file = config(folder, target, pods(site))
+            address = f"127.0.0.1:{_free_port()}"
+            with (folder / "log").open("wb") as log:
+                process = subprocess.Popen(  # noqa: S603, ASYNC220
+                    [
+                        program(),
+                        f"--config.file={file}",
+                        f"--storage.tsdb.path={folder / 'data'}",
+                        f"--web.listen-address={address}",
+                    ],
+                    stdout=log,
+                    stderr=log,
+                )
+            running = Running(f"http://{address}", Prometheus(session, Place(f"http://{address}")), process)
+            try:
+                await _until_read(running, folder / "log")
+                yield running
+            finally:
+                process.kill()
+                process.wait()
 
 
 async def _until_read(running: Running, log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:
             found = await running.ask("count(requests_total) + on () count(slipway_gateway_requests_total)")
@@ -162,7 +181,7 @@ def _free_port() -> int:
         return int(bound.getsockname()[1])
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,16 @@ import pytest
 from slipway.api.manifest import Manifest
 from slipway.kube.errors import Invalid
 from slipway.kube.kinds import Kind
+from tests.contract import backends
 from tests.contract.backends import Cluster
 from tests.contract.conftest import KUBECONFIG
 from tests.contract.test_traffic import apply, place, variant
 
 __all__ = ["place"]
-pytestmark = pytest.mark.skipif(not KUBECONFIG, reason="needs SLIPWAY_TEST_KUBECONFIG")
+pytestmark = [
+    pytest.mark.skipif(not KUBECONFIG, reason="needs SLIPWAY_TEST_KUBECONFIG"),
+    pytest.mark.timeout(2 * backends.DEADLINE_S),
+]
 
 
 def scaling(**more: Any) -> Manifest:

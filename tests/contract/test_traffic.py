@@ -18,7 +18,10 @@ from tests.contract import backends
 from tests.contract.backends import Cluster, served
 from tests.contract.conftest import KUBECONFIG
 
-pytestmark = pytest.mark.skipif(not KUBECONFIG, reason="needs SLIPWAY_TEST_KUBECONFIG")
+pytestmark = [
+    pytest.mark.skipif(not KUBECONFIG, reason="needs SLIPWAY_TEST_KUBECONFIG"),
+    pytest.mark.timeout(2 * backends.DEADLINE_S),
+]
 MODEL = {"modelFormat": {"name": "torchscript"}, "storageUri": "sample://hello"}
 
 

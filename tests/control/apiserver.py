@@ -43,6 +43,11 @@ class ApiServer:
     def refuse(self, code: int, *, times: int) -> None:
         self.refusals += [code] * times
 
+    @property
+    def watched(self) -> set[str]:
+        """Paths of which a watch was begun."""
+        return {path.partition("?")[0] for path in self.requests if "watch=true" in path}
+
     async def forget_history(self) -> None:
         self.epoch += 1
         async with self._news:
@@ -91,10 +96,11 @@ class ApiServer:
     async def _watch(
         self, request: web.Request, kind: Kind, namespace: str | None, selector: str
     ) -> web.StreamResponse:
+        matches, seen, epoch = parse(selector), int(request.query["resourceVersion"]), self.epoch
         response = web.StreamResponse()
         await response.prepare(request)
-        matches, seen, epoch = parse(selector), int(request.query["resourceVersion"]), self.epoch
         while True:
+            told = len(self.changes)  # what comes while something is written to the watcher is told in the next round
             if epoch != self.epoch:
                 gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
                 await response.write(_line("ERROR", gone))
@@ -104,7 +110,6 @@ class ApiServer:
                 is_asked_for = change.kind == kind and namespace in (None, metadata.get("namespace"))
                 if is_asked_for and matches(metadata.get("labels") or {}):
                     await response.write(_line(change.type, change.manifest))
-            told = len(self.changes)
             async with self._news:
                 while epoch == self.epoch and told == len(self.changes):
                     await self._news.wait()

@@ -5,12 +5,18 @@ a ResourceWarning in whatever test runs when it is collected. Saying that there 
 """
 
 import asyncio
+import logging
 
 import pytest
 
 from tests.control.world import World, service
 
 asyncio.set_event_loop(None)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What Slipway logged; asyncio tells of tasks that earlier tests left whenever they are collected."""
+    return [record for record in caplog.records if record.name.startswith("slipway")]
 
 
 @pytest.fixture

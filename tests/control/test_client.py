@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -248,10 +249,12 @@ async def test_a_server_that_does_not_answer_is_unavailable_after_the_time_out(
         release.set()
 
 
-async def test_a_server_that_is_not_there_is_unavailable(session: aiohttp.ClientSession, unused_tcp_port: int) -> None:
-    kube = KubeClient(session, f"http://127.0.0.1:{unused_tcp_port}")
-    with pytest.raises(Unavailable, match="create Deployment"):
-        await kube.create(DEPLOYMENT, DEPLOY, manager="slipway")
+async def test_a_server_that_is_not_there_is_unavailable(session: aiohttp.ClientSession) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        kube = KubeClient(session, f"http://127.0.0.1:{bound.getsockname()[1]}")
+        with pytest.raises(Unavailable, match="create Deployment"):
+            await kube.create(DEPLOYMENT, DEPLOY, manager="slipway")
 
 
 async def test_a_connection_that_breaks_in_the_middle_of_an_answer_is_unavailable(
@@ -298,17 +301,18 @@ async def test_a_write_ends_when_another_process_may_lead(session: aiohttp.Clien
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", slow)
     async with TestServer(app) as hanging:
-        fence = Fence(grace_s=0.05)
-        fence.allow_until(fence.clock() + 0.1)
+        fence = Fence(grace_s=0.05, clock=lambda: 0.0)  # still open whenever it is asked
+        fence.allow_until(0.1)
         kube = KubeClient(session, str(hanging.make_url("")).rstrip("/"), fence=fence, timeout_s=60)
-        started = fence.clock()
-        with pytest.raises(Unavailable):
-            await kube.apply(DEPLOYMENT, DEPLOY, manager="slipway")
-        assert fence.clock() - started < 5
+        async with asyncio.timeout(30):
+            with pytest.raises(Unavailable):
+                await kube.apply(DEPLOYMENT, DEPLOY, manager="slipway")
         release.set()
 
 
-async def test_a_cancellation_that_meets_the_time_out_is_not_swallowed(session: aiohttp.ClientSession) -> None:
+async def test_a_cancellation_that_meets_the_time_out_is_not_swallowed(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As aiohttp's own total time-out does when the loop was late for both: a leader that had lost hung for ever."""
     asked, release = asyncio.Event(), asyncio.Event()
 
@@ -319,12 +323,13 @@ async def test_a_cancellation_that_meets_the_time_out_is_not_swallowed(session: 
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", never)
+    loop = asyncio.get_running_loop()
     async with TestServer(app) as hanging:
-        kube = KubeClient(session, str(hanging.make_url("")).rstrip("/"), timeout_s=0.5)
+        kube = KubeClient(session, str(hanging.make_url("")).rstrip("/"), timeout_s=30)
         call = asyncio.create_task(kube.get(POD, "team", "p"))
         await asked.wait()
-        asyncio.get_running_loop().call_later(0.6, call.cancel)
-        time.sleep(0.7)  # noqa: ASYNC251 (both are due now, the time-out first)
+        loop.call_later(32, call.cancel)
+        monkeypatch.setattr(loop, "time", lambda: time.monotonic() + 33)  # both are due now, the time-out first
         with pytest.raises(asyncio.CancelledError):
             await call
         release.set()

@@ -63,8 +63,7 @@ class Edge:
 
     async def watching(self) -> None:
         """Every kind is listed and watched."""
-        watches = len(self.scope.written)
-        await self.until(lambda: sum("watch=true" in path for path in self.api.requests) >= watches)
+        await self.until(lambda: len(self.api.watched) == len(self.scope.written))
 
     async def stop(self) -> None:
         left = [task for task in asyncio.all_tasks() if task.get_name().startswith("watcher")]

@@ -69,7 +69,7 @@ async def test_a_loop_that_was_blocked_is_measured(probed: Probed) -> None:
         await asyncio.sleep(0.01)
         if probed.health.lag_s > 0.3:
             break
-    assert 0.3 < probed.health.lag_s < 5
+    assert 0.3 < probed.health.lag_s < 60, "seconds; a busy machine adds some"
     assert "slipway_loop_lag_seconds_count" in (await probed.get("/metrics"))[1]
 
 

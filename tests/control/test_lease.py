@@ -14,6 +14,7 @@ from slipway.kube.errors import Conflict, Fenced, Unavailable
 from slipway.kube.fence import Fence
 from slipway.kube.kinds import DEPLOYMENT, LEASE, Kind
 from slipway.kube.lease import Candidacy, Elector, LeaseLostError
+from tests.control.conftest import logged
 from tests.fake import FakeKube, Store
 
 pytestmark = pytest.mark.looptime
@@ -149,7 +150,7 @@ async def test_somebody_s_label_on_the_lease_is_neither_a_loss_nor_a_warning(
     await asyncio.sleep(60)
     assert leader.may_write()
     assert (leader.lost_at, lease(store)["leaseTransitions"]) == (None, 0)
-    assert [record.message for record in caplog.records if record.levelno > logging.INFO] == []
+    assert [record.message for record in logged(caplog) if record.levelno > logging.INFO] == []
     await leader.stop()
 
 

@@ -130,16 +130,16 @@ async def server() -> AsyncIterator[tuple[Server, str]]:
         yield behaviour, str(running.make_url("/prom/"))
 
 
-async def ask(place: Place, query: str = "up") -> Answer:
+async def ask(place: Place, query: str = "up", *, answer_s: float = 30) -> Answer:
     async with aiohttp.ClientSession() as session:
-        return await Prometheus(session, place, wall=lambda: NOW, answer_s=0.3)(query)
+        return await Prometheus(session, place, wall=lambda: NOW, answer_s=answer_s)(query)
 
 
 async def test_a_question_arrives_whole_below_the_path_of_the_address(server: tuple[Server, str]) -> None:
     behaviour, url = server
     query = 'sum(a{b="&x=1 +\\"é"})'
     assert await ask(Place(url), query) == Answer(1, "", 0)
-    assert behaviour.asked == [{"query": query, "timeout": "0.3s"}]
+    assert behaviour.asked == [{"query": query, "timeout": "30s"}]
     assert behaviour.tokens == [None]
 
 
@@ -174,7 +174,8 @@ async def test_a_redirect_is_not_followed_with_the_token(server: tuple[Server, s
 
 async def test_an_answer_that_does_not_come_is_not_waited_for(server: tuple[Server, str]) -> None:
     server[0].hang = True
-    assert await ask(Place(server[1])) == Answer(None, "Prometheus does not answer within 0.3 s", failed=True)
+    found = await ask(Place(server[1]), answer_s=0.3)
+    assert found == Answer(None, "Prometheus does not answer within 0.3 s", failed=True)
 
 
 async def test_a_very_large_answer_is_not_read_to_its_end(server: tuple[Server, str]) -> None:

@@ -9,7 +9,7 @@ from slipway.api.scaled import Counted, Lead, ScalingState, Zero
 from slipway.decide.demand import Demand
 from slipway.decide.scaling.types import Code, Reason
 from slipway.kube.errors import Forbidden
-from slipway.kube.kinds import DEPLOYMENT, INFERENCE_SERVICE, POD
+from slipway.kube.kinds import DEPLOYMENT, ENDPOINT_SLICE, INFERENCE_SERVICE, POD
 from tests.control.world import KEY, Demanded, World, service, split
 from tests.fake import controllers
 from tests.fake.controllers import Failure
@@ -166,6 +166,28 @@ async def test_a_first_request_wakes_it_and_it_stays_ready_meanwhile(asleep: Wor
     assert asleep.condition("Ready")["reason"] == "Serving"
     assert told(asleep)["reason"] == "Scaled"
     assert asleep.recorder.reasons.count("Waking") == 1
+
+
+async def test_it_wakes_until_gateways_know_of_its_pod(asleep: World) -> None:
+    """The Deployment may tell of it before the EndpointSlice does: until then requests wait, and all is well."""
+    asks(asleep, 1, Code.WAKING)
+    await asleep.operate()
+    ready_unknown_to_gateways(asleep, asleep.status["stable"])
+    asks(asleep, 1, Code.OBJECTIVE)
+    await asleep.operate()
+    assert (asleep.condition("Ready")["status"], asleep.condition("Ready")["reason"]) == ("True", "Waking")
+    controllers.slices(asleep.store)
+    await asleep.operate()
+    assert asleep.condition("Ready")["reason"] == "Serving"
+    assert told(asleep)["reason"] == "Scaled"
+
+
+def ready_unknown_to_gateways(world: World, name: str) -> None:
+    def change(live: Manifest) -> None:
+        live["endpoints"] = []
+
+    controllers.settle(world.store)
+    world.store.edit(ENDPOINT_SLICE, KEY[0], name, change, manager="kube-controller-manager")
 
 
 async def test_a_service_that_never_wakes_says_so_and_answers_at_once(asleep: World) -> None:
@@ -616,6 +638,19 @@ async def test_a_variant_asleep_keeps_its_share_and_its_users(both: World) -> No
     assert both.status["routing"]["rules"] == [{"revision": b, "match": [GROUP]}]
     assert both.condition("RolloutHealthy")["status"] == "True"
     assert both.condition("Reconciling") == {}
+
+
+async def test_users_of_a_variant_that_wakes_stay_with_it(both: World) -> None:
+    b = told(both, "b")["revision"]
+    asks(both, 0, Code.IDLE, variant="b")
+    await both.converge()
+    asks(both, 1, Code.WAKING, variant="b")
+    await both.operate()
+    ready_unknown_to_gateways(both, b)
+    asks(both, 1, Code.OBJECTIVE, variant="b")
+    await both.operate()
+    assert both.weights == {both.status["stable"]: 9000, b: 1000}
+    assert both.status["routing"]["rules"] == [{"revision": b, "match": [GROUP]}]
 
 
 async def test_users_of_a_variant_that_fails_to_wake_go_to_stable(both: World) -> None:

@@ -16,6 +16,7 @@ from slipway.edge.wakes import WakeWatch
 from slipway.kube.errors import Forbidden, KubeError, Unavailable
 from slipway.kube.kinds import HORIZONTAL_POD_AUTOSCALER, Kind
 from slipway.signals.gateways import GatewayPod
+from tests.control.conftest import logged
 
 HELLO: Key = ("team", "hello")
 
@@ -72,7 +73,7 @@ class Operator:
             watch = WakeWatch(session, port, lambda: self.pods, self.hold, self.woken.append)
             task = asyncio.create_task(watch.run())
             try:
-                async with asyncio.timeout(8):
+                async with asyncio.timeout(30):
                     return [await self.heard.get() for _ in range(number)]
             finally:
                 task.cancel()
@@ -177,7 +178,7 @@ async def test_what_cannot_be_listed_now_stays_as_it_was_and_a_missing_right_is_
     await conflicts.look()
     await conflicts.look()
     assert conflicts.of("team", "hello-a") == ""
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in logged(caplog)] == ["WARNING"]
     api.error = None
     await conflicts.look()
     assert conflicts.of("team", "hello-a")

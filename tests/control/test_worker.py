@@ -14,6 +14,7 @@ from slipway.control.worker import Done, Failed, Outcome, Workers
 from slipway.control.workqueue import WorkQueue
 from slipway.kube.errors import Conflict, Fenced, KubeError, Throttled, Unavailable
 from slipway.kube.kinds import INFERENCE_SERVICE
+from tests.control.conftest import logged
 
 pytestmark = pytest.mark.looptime
 
@@ -194,4 +195,4 @@ async def test_passing_troubles_are_not_warnings(
     reconcile, _ = answering(error)
     with caplog.at_level(logging.INFO, "slipway"):
         await Bench(reconcile).workers.step(KEY)
-    assert [record.levelno for record in caplog.records] == [level]
+    assert [record.levelno for record in logged(caplog)] == [level]

@@ -13,6 +13,7 @@ from aiohttp import web
 from slipway.api.manifest import Manifest
 from slipway.api.routing import Routing
 from slipway.gateway.views import Endpoint
+from tests.gateway.envoy import free_port
 
 SERVICES, SLICES, SECRETS = "inferenceservices", "endpointslices", "secrets"
 
@@ -39,7 +40,7 @@ class Api:
         app.router.add_get("/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", port or free_port(), reuse_port=True).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,14 @@ class Rest:
 
     async def infer(self, headers: dict[str, str] | None = None, **more: Any) -> Answer:
         return await self("POST", f"/v2/models/{more.get('host', HOST).split('.')[0]}/infer", headers, **more)
+
+
+async def refused(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The first answer that it was too often. A slow machine asks more often before: meanwhile a rate gives more."""
+    for _ in range(50):
+        if (answer := await ask()).status == 429:
+            return answer
+    raise AssertionError("50 requests one after another are within a rate")
 
 
 @contextlib.asynccontextmanager
@@ -84,18 +92,35 @@ async def call(
 async def raw(port: int, data: bytes, *, wait_s: float = 10.0) -> bytes:
     """All that comes back until the other side closes, or says nothing for `wait_s`.
 
+    A busy machine is silent, too: so it is again after a later request was answered, and only then that counts.
     Our side stays open: Envoy gives up what it has not answered when a client closes one half.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    got = b""
-    with contextlib.suppress(ConnectionError, TimeoutError):
+    got, silences = b"", 0
+    with contextlib.suppress(ConnectionError):
         writer.write(data)
-        while piece := await asyncio.wait_for(reader.read(65536), wait_s):
-            got += piece
+        while silences < 2:
+            try:
+                piece = await asyncio.wait_for(reader.read(65536), wait_s)
+            except TimeoutError:
+                silences += 1
+                await _is_awake(port)
+                continue
+            if not piece:
+                break
+            got, silences = got + piece, 0
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
     return got
+
+
+async def _is_awake(port: int) -> None:
+    """The gateway answers a request of its own; no pod hears of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: nobody\r\nconnection: close\r\n\r\n")
+    assert b" 404 " in await asyncio.wait_for(reader.readline(), 30)
+    writer.close()
 
 
 async def raws(port: int, forms: Iterable[bytes], *, wait_s: float = 10.0) -> list[bytes]:

@@ -78,25 +78,37 @@ def _plain(resource: Resource) -> Resource:
     return {key: value for key, value in resource.items() if key != "@type"}
 
 
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """Nobody else gets it while the test runs. Envoy may listen there; until it does, connections are refused."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept.append(kept)
+    return int(kept.getsockname()[1])
+
+
+def give_ports_back() -> None:
+    while _kept:
+        _kept.pop().close()
 
 
 class Envoy:
     """One that runs. `port`: where callers come in."""
 
-    def __init__(self, folder: Path, settings: GatewaySettings) -> None:
-        self.folder, self.settings, self.port = folder, settings, settings.http_port
+    def __init__(self, folder: Path, settings: GatewaySettings, pid: int) -> None:
+        self.folder, self.settings, self.port, self._pid = folder, settings, settings.http_port, pid
         self.base = f"http://127.0.0.1:{self.port}"
 
     def log(self) -> list[dict[str, Any]]:
         """Lines of the access log that were written so far; Envoy writes them every 20 ms here."""
-        return [json.loads(line) for line in Path(self.settings.access_log).read_text().splitlines()]
+        whole, _, _ = Path(self.settings.access_log).read_text().rpartition("\n")  # the last one may come in pieces
+        return [json.loads(line) for line in whole.splitlines()]
 
     async def logged(self, count: int) -> list[dict[str, Any]]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while len(lines := self.log()) < count:
                 await asyncio.sleep(0.02)
         return lines
@@ -107,6 +119,11 @@ class Envoy:
         answer = await reader.read()
         writer.close()
         return answer.split(b"\r\n\r\n", 1)[1].decode(errors="replace")
+
+    def cpu_s(self) -> float:
+        """Seconds of a core that it has taken, in hundredths; the same on a busy machine."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def stats(self, prefix: str) -> dict[str, int]:
         """Counters and gauges."""
@@ -151,7 +168,7 @@ async def serving(
     )
     try:
         await _listening(process, settings.http_port, log)
-        yield Envoy(folder, settings)
+        yield Envoy(folder, settings, process.pid)
     finally:
         if process.returncode is None:
             process.kill()

@@ -117,7 +117,7 @@ class Gateway:
 
         await self.until(taken, f"{service} is taken as {version}")
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], object], what: str) -> None:
         try:
             async with asyncio.timeout(WAIT_S):
                 while not condition():
@@ -183,7 +183,7 @@ def is_gone(report: dict[str, Any], part: str, name: str) -> bool:
 
 
 async def eventually(ask: Callable[[], Awaitable[object]], expected: object) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         while (answer := await ask()) != expected:
             assert answer
             await asyncio.sleep(0.02)

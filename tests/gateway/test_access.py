@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -116,24 +117,27 @@ async def test_a_key_of_two_clients_is_the_firsts(tmp_path: Path) -> None:
         assert [seen.headers["x-slipway-tenant"] for seen in one.seen] == ["batch", "batch"]
 
 
-BAD_TOKENS = {
-    "none": "",
-    "no token": "x",
-    "another's signature": token(b"b" * 32, aud="models"),
-    "expired": token(aud="models", exp=int(time.time()) - 600),
-    "for ever": token(aud="models", exp=None),
-    "another issuer": token(aud="models", iss="https://evil.example"),
-    "another audience": token(aud="payments"),
-    "no audience": token(),
-    "unsigned": ".".join((encoded(b'{"alg":"none"}'), token(aud="models").split(".")[1], "")),
-}
+def bad_tokens() -> dict[str, str]:
+    """Made when they are asked for: all but one are to be refused for something else than their age."""
+    return {
+        "none": "",
+        "no token": "x",
+        "another's signature": token(b"b" * 32, aud="models"),
+        "expired": token(aud="models", exp=int(time.time()) - 600),
+        "for ever": token(aud="models", exp=None),
+        "another issuer": token(aud="models", iss="https://evil.example"),
+        "another audience": token(aud="payments"),
+        "no audience": token(),
+        "unsigned": ".".join((encoded(b'{"alg":"none"}'), token(aud="models").split(".")[1], "")),
+    }
 
 
 async def test_only_a_good_token_opens_a_service_and_it_goes_no_further(tmp_path: Path) -> None:
     async with pods.pod("a", with_grpc=True) as one:
         view = service({"old": 10_000}, {"old": [one]}, access=WITH_TOKEN)
         async with envoy.serving(tmp_path, view) as gateway, clients.rest(gateway) as ask:
-            for why, bad in BAD_TOKENS.items():
+            bad_ones = bad_tokens()
+            for why, bad in bad_ones.items():
                 refused = await ask.infer({"authorization": f"Bearer {bad}", "x-slipway-tenant": "ann"})
                 assert refused.status in {401, 403}, why
                 assert "error" in json.loads(refused.text)
@@ -146,7 +150,7 @@ async def test_only_a_good_token_opens_a_service_and_it_goes_no_further(tmp_path
             async with clients.channel(gateway) as channel:
                 assert (await clients.call(channel))[0] is grpc.StatusCode.UNAUTHENTICATED
                 assert (await clients.call(channel, authorization=f"Bearer {good}"))[0] is grpc.StatusCode.OK
-            lines = await gateway.logged(len(BAD_TOKENS) + 3)
+            lines = await gateway.logged(len(bad_ones) + 3)
         assert good not in json.dumps(lines)
 
 
@@ -155,12 +159,12 @@ async def test_each_client_has_its_own_rate(tmp_path: Path) -> None:
     async with pods.pod("a", with_grpc=True) as one:
         view = service({"old": 10_000}, {"old": [one]}, keys=KEYS, access=access)
         async with envoy.serving(tmp_path, view) as gateway, clients.rest(gateway) as ask:
-            answers = [await ask.infer({"x-api-key": key}) for key in ("web-key-1", "web-key-2") * 3]
-            assert [answer.status for answer in answers[:3]] == [200] * 3
+            keys = cycle(("web-key-1", "web-key-2"))
+            answers = [await ask.infer({"x-api-key": next(keys)}) for _ in range(3)]
+            assert [answer.status for answer in answers] == [200] * 3
             assert answers[0].headers["x-ratelimit-limit"].startswith("3")
             assert answers[0].headers["x-ratelimit-remaining"] == "2"
-            last = answers[-1]
-            assert last.status == 429
+            last = await clients.refused(lambda: ask.infer({"x-api-key": next(keys)}))
             assert last.headers["retry-after"] == "1"
             assert last.headers["x-ratelimit-remaining"] == "0"
             assert "too many requests" in json.loads(last.text)["error"]
@@ -168,10 +172,13 @@ async def test_each_client_has_its_own_rate(tmp_path: Path) -> None:
             # Strangers use up nobody's: they are refused before.
             assert (await ask.infer({"x-api-key": "wrong"})).status == 401
             async with clients.channel(gateway) as channel:
-                found = [await clients.call(channel, x_api_key="batch-key") for _ in range(4)]
-        assert found[-1][0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "too many requests" in found[-1][1]
-        assert found[-1][2]["retry-after"] == "1"
+                for _ in range(50):
+                    code, message, more = await clients.call(channel, x_api_key="batch-key")
+                    if code is not grpc.StatusCode.OK:
+                        break
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "too many requests" in message
+        assert more["retry-after"] == "1"
 
 
 @pytest.mark.parametrize("per", ["client", "service"])
@@ -182,11 +189,14 @@ async def test_without_credentials_a_rate_is_the_addresss_or_everyones(tmp_path:
         folder = tmp_path
         settings = envoy.settings_in(folder, trusted_hops=1)
         async with envoy.serving(folder, view, settings=settings) as gateway, clients.rest(gateway) as ask:
-            mine = [(await ask.infer({"x-forwarded-for": "9.9.9.1"})).status for _ in range(4)]
-            other = (await ask.infer({"x-forwarded-for": "9.9.9.2"})).status
-    assert mine[:2] == [200, 200]
-    assert mine[3] == 429
-    assert other == (200 if per == "client" else 429)
+            mine = {"x-forwarded-for": "9.9.9.1"}
+            assert [(await ask.infer(mine)).status for _ in range(2)] == [200, 200]
+            others = set()
+            for number in range(2, 7):
+                await clients.refused(lambda: ask.infer(mine))
+                others.add((await ask.infer({"x-forwarded-for": f"9.9.9.{number}"})).status)
+    # Between two requests a second may go by, and one more is within everyone's rate.
+    assert 429 in others if per == "service" else others == {200}
 
 
 async def test_a_token_in_the_query_opens_nothing(tmp_path: Path) -> None:
@@ -213,9 +223,10 @@ async def test_tokens_without_a_subject_share_one_rate(tmp_path: Path) -> None:
         view = service({"old": 10_000}, {"old": [one]}, access=access)
         async with envoy.serving(tmp_path, view) as gateway, clients.rest(gateway) as ask:
             headers = {"authorization": f"Bearer {token(aud='models', sub=None)}", "x-slipway-tenant": "forged"}
-            found = [(await ask.infer(headers)).status for _ in range(4)]
+            found = [(await ask.infer(headers)).status for _ in range(2)]
+            await clients.refused(lambda: ask.infer(headers))
             ann = await ask.infer({"authorization": f"Bearer {token(aud='models')}"})
-    assert (found[:2], found[3], ann.status) == ([200, 200], 429, 200)
+    assert (found, ann.status) == ([200, 200], 200)
 
 
 async def test_gateways_share_a_rate(tmp_path: Path) -> None:
@@ -269,7 +280,7 @@ async def test_one_services_keys_and_rates_do_not_touch_another(tmp_path: Path) 
         )
         async with envoy.serving(tmp_path, *views) as gateway, clients.rest(gateway) as ask:
             key = {"x-api-key": "web-key-1"}
-            assert [(await ask.infer(key)).status for _ in range(3)][-1] == 429
+            await clients.refused(lambda: ask.infer(key))
             assert (await ask.infer(key, host="bert.vision")).status == 401
             assert (await ask.infer({"x-api-key": "other-key"}, host="bert.vision")).status == 200
             assert (await ask.infer(host="open.vision")).status == 200

@@ -130,6 +130,16 @@ def test_counts_of_another_envoy_void_what_was_told_before() -> None:
     assert found.render(after["token"], 11.0)["counters"] == {"ns/r1": None}
 
 
+def test_who_waits_is_still_told_when_the_counts_begin_anew() -> None:
+    """As when Envoy's age is heard for the first time, which is a moment after it lets requests wait."""
+    found = Report("gw-0", Counters())
+    found.waiting({(("ns", "a"), "r1"): 2})
+    found.counted(frozenset(), "first", 10.0)
+    found.waiting({(("ns", "a"), "r1"): 2})
+    told = found.render("", 10.0)
+    assert (told["held"], told["counters"]) == ({"ns/a": 2}, {"ns/r1": {"held": 2}})
+
+
 def test_series_carry_the_labels_people_ask_for() -> None:
     counters = Counters()
     counters.read("Counters", HTTP % (3, 3, 1) + TIMES + GRPC + COPIES + b"cluster.ns/gone.upstream_rq_2xx: 1\n")

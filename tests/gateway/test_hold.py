@@ -16,12 +16,15 @@ from aiohttp import web
 from slipway.gateway.asks import Bounds
 from tests.gateway import clients
 from tests.gateway.api import SERVICES, Api, api_server
+from tests.gateway.chance import likely
 from tests.gateway.gateway import Gateway, Load, gateway, is_gone
 from tests.gateway.pods import Pod, pod
 from tests.gateway.views import routing
 
 pytestmark = pytest.mark.timeout(120)
 HOLD_MS = 10_000
+PATIENT_MS = 60_000
+"""Where many have to come first, all of whom wait."""
 KEY = "k" * 16
 
 
@@ -29,6 +32,12 @@ def held(found: Gateway, service: str = "a") -> int:
     assert found.agent
     count: int = found.agent.report("")["held"].get(f"ns/{service}", 0)  # type: ignore[attr-defined]
     return count
+
+
+def waits(found: Gateway) -> int:
+    """Without who left of late, of whom one is still told."""
+    assert found.agent
+    return sum(len(line.held) for lines in found.agent._holds._lines.values() for line in lines.values())
 
 
 async def lost(found: Gateway, revision: str = "ns/r1") -> int:
@@ -45,12 +54,12 @@ async def infer(found: Gateway, body: bytes = b"{}", **headers: str) -> tuple[in
 
 async def test_two_hundred_requests_to_a_service_at_zero_are_all_answered_when_its_pod_comes(tmp_path: Path) -> None:
     async with api_server() as api, pod("one", with_grpc=True) as one:
-        await api.route("a", routing(hold_ms=HOLD_MS))
+        await api.route("a", routing(hold_ms=PATIENT_MS))
         await api.pods("r1")
         async with gateway(tmp_path, api) as found, clients.channel_to(found.base, "a.ns") as channel:
             rest = [asyncio.create_task(infer(found)) for _ in range(120)]
             large = [asyncio.create_task(infer(found, b"x" * (4 << 20))) for _ in range(4)]
-            unary = [asyncio.create_task(clients.call(channel)) for _ in range(60)]
+            unary = [asyncio.create_task(clients.call(channel, deadline_s=60)) for _ in range(60)]
             streams = [asyncio.create_task(echoed(channel)) for _ in range(16)]
             await found.until(lambda: held(found) == 200, "all wait")
             await asyncio.sleep(3)
@@ -60,7 +69,7 @@ async def test_two_hundred_requests_to_a_service_at_zero_are_all_answered_when_i
             assert {code for code, _, _ in await asyncio.gather(*unary)} == {grpc.StatusCode.OK}
             assert await asyncio.gather(*streams) == [[b"1", b"2"]] * 16
             took_s = time.monotonic() - begun
-            assert took_s < 5, took_s
+            assert took_s < PATIENT_MS / 1000 / 3, took_s
             await found.until(lambda: held(found) == 0, "nobody waits")
             assert await found.ask() == (200, "one")
 
@@ -99,25 +108,26 @@ async def test_a_service_that_falls_asleep_and_wakes_under_load_loses_no_request
 
 
 async def test_a_wait_that_is_too_long_is_answered_503_with_when_to_try_again(tmp_path: Path) -> None:
-    async with asleep(tmp_path, 700) as (_, found, _one), clients.channel_to(found.base, "a.ns") as channel:
+    async with asleep(tmp_path, 1100) as (_, found, _one), clients.channel_to(found.base, "a.ns") as channel:
         begun = time.monotonic()
         status, text, headers = await infer(found)
-        assert 0.6 < time.monotonic() - begun < 3
+        assert 1 < time.monotonic() - begun < HOLD_MS / 1000
         assert (status, headers["retry-after"]) == (503, "5")
-        sentence = "no replica of this service became ready in the 0.7 s that a request waits for one; try again later"
+        sentence = "no replica of this service became ready in the 1.1 s that a request waits for one; try again later"
         assert json.loads(text) == {"error": sentence}
         assert "x-slipway-revision" not in headers
         code, message, more = await clients.call(channel)
         assert (code, message, more["retry-after"]) == (grpc.StatusCode.UNAVAILABLE, sentence, "5")
+        whose = 'namespace="ns",service="a",revision="r1",variant=""'
+        seen = f"slipway_gateway_held{{{whose}}} 1"
+        assert seen in (await found.get("/metrics"))[1], "who looks later has to see that somebody asked"
         await eventually_lost(found, 2)
         counts = (await found.report())["counters"]["ns/r1"]
         assert [counts.get(name, 0) for name in ("finished", "failed", "refused", "requests")] == [0, 0, 0, 0]
         text = (await found.get("/metrics"))[1]
-        whose = 'namespace="ns",service="a",revision="r1",variant=""'
         assert f'slipway_gateway_held_lost_total{{{whose},protocol="grpc"}} 1' in text
-        assert f"slipway_gateway_held{{{whose}}} 1" in text, "who looks later has to see that somebody asked"
         assert 'slipway_gateway_held_total{result="late"} 2' in text
-        assert 'slipway_gateway_hold_seconds_bucket{le="1"} 2' in text
+        assert 'slipway_gateway_hold_seconds_bucket{le="3"} 2' in text
 
 
 async def eventually_lost(found: Gateway, count: int) -> None:
@@ -134,13 +144,15 @@ async def test_a_callers_own_deadline_ends_its_wait_and_what_is_left_of_it_reach
         assert "0.3 s that its caller gives" in text
         code, _, _ = await clients.call(channel, deadline_s=None, metadata={"grpc_timeout": "300m"})
         assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < HOLD_MS / 1000
+        begun = time.monotonic()
         waiting = asyncio.create_task(infer(found, x_slipway_timeout_ms="8000"))
+        await found.until(lambda: waits(found) == 1, "it waits")
         await asyncio.sleep(1)
         await api.pods("r1", one.endpoint)
         assert (await waiting)[0] == 200
         left_ms = int(one.seen[-1].headers["x-slipway-timeout-ms"])
-        assert 5000 < left_ms <= 7100
+        assert 8000 - 1000 * (time.monotonic() - begun) - 100 < left_ms <= 7100
         assert one.seen[-1].headers["x-slipway-revision"] == "r1"
 
 
@@ -152,11 +164,11 @@ async def test_only_what_the_gateway_would_let_through_waits(tmp_path: Path) -> 
         assert (await infer(found))[0] == 401
         assert (await infer(found, b"x" * 10, x_api_key="other"))[0] == 401
         assert held(found) == 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (await infer(found, b"x" * 10, x_api_key=KEY))[0] != 413:
                 await asyncio.sleep(0.6)
         assert held(found) == 0
-        codes = [(await infer(found, x_api_key=KEY))[0] for _ in range(4)]
+        codes = [code for code, _, _ in await asyncio.gather(*(infer(found, x_api_key=KEY) for _ in range(8)))]
         assert set(codes) == {429, 503}
         assert found.agent
         assert found.agent._holds.tally.results["late"] == codes.count(503)  # type: ignore[index]
@@ -172,6 +184,7 @@ async def test_only_requests_to_the_variant_that_sleeps_wait(tmp_path: Path) -> 
         await api.pods("b1")
         async with gateway(tmp_path, api) as found:
             waiting = asyncio.create_task(found.ask(x_group="beta"))
+            await found.until(lambda: held(found) == 1, "it waits")
             for _ in range(20):
                 assert await found.ask() == (200, "one")
             assert (await found.report())["counters"]["ns/b1"]["held"] == 1
@@ -184,7 +197,7 @@ async def test_only_requests_to_the_variant_that_sleeps_wait(tmp_path: Path) -> 
             await found.takes("a", "v2")
             tasks = [asyncio.create_task(found.ask()) for _ in range(40)]
             await found.until(lambda: held(found) + sum(task.done() for task in tasks) == 40, "all have gone somewhere")
-            assert 5 < held(found) < 35
+            assert held(found) in likely(40, 0.5)
             await api.pods("b1", beta.endpoint)
             answers = await asyncio.gather(*tasks)
             assert {status for status, _ in answers} == {200}
@@ -220,7 +233,7 @@ async def test_a_pod_that_wakes_to_a_crowd_gets_no_more_at_once_than_it_holds(tm
         busy -= 1
         return web.json_response({"pod": "one"})
 
-    async with asleep(tmp_path, slots=8) as (api, found, one):
+    async with asleep(tmp_path, PATIENT_MS, slots=8) as (api, found, one):
         one.behaviour = slowly
         tasks = [asyncio.create_task(infer(found)) for _ in range(100)]
         await found.until(lambda: held(found) == 100, "all wait")
@@ -270,9 +283,9 @@ async def test_who_waits_for_a_service_that_is_deleted_is_told_so(tmp_path: Path
 
 
 async def test_requests_go_on_waiting_while_the_agent_is_killed_and_another_one_starts(tmp_path: Path) -> None:
-    async with asleep(tmp_path) as (api, found, one), clients.channel_to(found.base, "a.ns") as channel:
+    async with asleep(tmp_path, PATIENT_MS) as (api, found, one), clients.channel_to(found.base, "a.ns") as channel:
         tasks = [asyncio.create_task(infer(found)) for _ in range(20)]
-        unary = [asyncio.create_task(clients.call(channel)) for _ in range(5)]
+        unary = [asyncio.create_task(clients.call(channel, deadline_s=60)) for _ in range(5)]
         await found.until(lambda: held(found) == 25, "all wait")
         await found.kill_agent()
         late = asyncio.create_task(infer(found))
@@ -310,7 +323,7 @@ async def test_a_gateway_on_its_way_out_waits_for_a_pod_too_and_says_no_at_its_e
         number = json.loads((await found.get("/wakes"))[1])
         assert number["held"] == {"ns/a": 1}, "the operator is still told"
         status, text, headers = await task
-        assert 1.5 < time.monotonic() - begun < 5
+        assert 1.5 < time.monotonic() - begun < HOLD_MS / 1000
         assert (status, headers["retry-after"]) == (503, "1")
         assert json.loads(text)["error"] == "this gateway ends before a replica was ready; try again"
         await found.kill_envoy()
@@ -327,7 +340,7 @@ async def test_the_first_request_to_a_service_at_zero_is_told_at_once(tmp_path: 
         begun = time.monotonic()
         waiting = asyncio.create_task(infer(found))
         told = json.loads((await news)[1])
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 10, "not at the end of the question's 20 s"
         assert (told["held"], told["revisions"]) == ({"ns/a": 1}, {"ns/r1": 1})
         report = await found.report()
         assert report["held"] == {"ns/a": 1}

@@ -15,6 +15,7 @@ from aiohttp import web
 from slipway.gateway.jwks import PER_NAMESPACE, Fetcher, Policy
 from slipway.gateway.keyset import KEYS_MAX, Unfit, compact
 from tests.gateway.certificates import certificate
+from tests.gateway.waiting import until
 
 HALF = "A" * 43
 """32 bytes."""
@@ -185,9 +186,10 @@ async def test_asking_that_has_died_is_begun_anew(issuer: Issuer) -> None:
     heard: list[str] = []
     found = Fetcher(fail, tls=issuer.tls)
     found._policy = _Local(allows_private=False)
-    for _ in range(2):
-        found.want({"ns": [issuer.url]})
-        await asyncio.wait([found._tasks[issuer.url]], timeout=0.5)
+    found.want({"ns": [issuer.url]})
+    await asyncio.wait([found._tasks[issuer.url]], timeout=10)
+    found.want({"ns": [issuer.url]})
+    await until(lambda: len(heard) == 2, "they are asked for anew")
     await found.close()
     assert heard == [KEYS, KEYS]
 
@@ -271,17 +273,17 @@ async def test_names_that_nobody_answers_hold_no_more_threads_than_their_namespa
     issuer: Issuer,
 ) -> None:
     heard, names = list[str](), SilentNames()
-    found = Fetcher(lambda _, text: heard.append(text), tls=issuer.tls, timeout_s=0.2)
+    found = Fetcher(lambda _, text: heard.append(text), tls=issuer.tls, timeout_s=0.5)
     found._policy = _Local(allows_private=False, look=names)
     many = [f"https://n{number}.silent.example/keys" for number in range(PER_NAMESPACE)]
     try:
         found.want({"a-greedy": many})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await asyncio.gather(*(event.wait() for event in list(found._tried.values())[:2]))
             found.want({"a-greedy": many, "ns": [issuer.url]})
             while not heard:
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.5)  # longer than they are waited for
+        await asyncio.sleep(1)  # longer than they are waited for
         assert len(names.stuck) == 2
         names.awake.set()
         async with asyncio.timeout(10):

@@ -18,38 +18,50 @@ from slipway.gateway import render
 from slipway.gateway.views import Endpoint, Tls
 from tests.gateway import clients, envoy, pods
 from tests.gateway.services import service
+from tests.gateway.waiting import first, until
 from tests.runtime.http2_peer import PREFACE, frame, settings
 
+pytestmark = pytest.mark.timeout(120)
 DEADLINE = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+LONG_S = 30.0
+"""What is broken off before that was broken off on purpose, on a busy machine too."""
+
+
 async def _slowly(_: object) -> web.StreamResponse:
-    await asyncio.sleep(5)
+    await asyncio.sleep(LONG_S)
     return web.Response()
+
+
+async def _fail(_: object) -> web.StreamResponse:
+    return web.Response(status=500)
 
 
 async def test_a_request_ends_at_the_services_time_limit_or_the_callers(tmp_path: Path) -> None:
     async with pods.pod("a", with_grpc=True) as one:
-        one.behaviour, one.grpc_delay_s = _slowly, 5.0
-        view = service({"old": 10_000}, {"old": [one]}, timeout_ms=700)
-        async with envoy.serving(tmp_path, view) as gateway, clients.rest(gateway) as ask:
+        one.behaviour, one.grpc_delay_s = _slowly, LONG_S
+        views = (
+            service({"old": 10_000}, {"old": [one]}, timeout_ms=700),
+            service({"x": 10_000}, {"x": [one]}, name="patient", timeout_ms=20_000),
+        )
+        async with envoy.serving(tmp_path, *views) as gateway, clients.rest(gateway) as ask:
             begun = time.monotonic()
             late = await ask.infer()
-            assert 0.6 < time.monotonic() - begun < 3
+            assert 0.6 < time.monotonic() - begun < LONG_S
             assert late.status == 504
             assert "did not answer in the time" in json.loads(late.text)["error"]
-            async with clients.channel(gateway) as channel:
-                for theirs in ("", "200m", "9S"):
+            for host, theirs in ((clients.HOST, ""), (clients.HOST, "12S"), ("patient.vision", "200m")):
+                async with clients.channel(gateway, host) as channel:
                     begun = time.monotonic()
                     header = {"grpc_timeout": theirs} if theirs else {}
                     code, message, _ = await clients.call(channel, deadline_s=None, metadata=header)
-                    took_s = time.monotonic() - begun
                     assert code is DEADLINE, (theirs, message)
-                    assert took_s < (0.6 if theirs == "200m" else 3)
+                    assert time.monotonic() - begun < 10, theirs
             stats = await gateway.stats("cluster.vision")
         assert one.seen[0].headers.get("x-slipway-timeout-ms") is None
     assert stats["cluster.vision/old.upstream_rq_timeout"] == 1
-    assert stats["cluster.vision/old/grpc.grpc.4"] == 3
+    assert (stats["cluster.vision/old/grpc.grpc.4"], stats["cluster.vision/x/grpc.grpc.4"]) == (2, 1)
     assert stats["cluster.vision/old.upstream_rq_total"] == 1, "a time limit is no reason to ask another pod"
 
 
@@ -61,41 +73,57 @@ async def test_a_rest_callers_own_limit_reaches_the_pod(tmp_path: Path) -> None:
         assert one.seen[0].headers["x-slipway-timeout-ms"] == "250"
 
 
+PIECES = 16
+"""Of a stream, a quarter of a second apart: together they take longer than it may be silent."""
+
+
 async def test_a_stream_lives_as_long_as_it_says_something(tmp_path: Path) -> None:
     async def tokens(request: object) -> web.StreamResponse:
         assert isinstance(request, web.Request)
         answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await answer.prepare(request)
-        for number in range(8):
+        for number in range(PIECES):
             await asyncio.sleep(0.25)
             await answer.write(f"data: {number}\n\n".encode())
         if request.headers.get("x-hang"):
-            await asyncio.sleep(20)
+            await asyncio.sleep(LONG_S)
         return answer
+
+    async def whole(ask: clients.Rest) -> None:
+        answer = await ask("POST", "/v2/models/resnet/generate_stream", data=b"{}")
+        assert (answer.status, answer.text.count("data:")) == (200, PIECES)
+
+    async def silent_in_the_end(ask: clients.Rest) -> None:
+        begun = time.monotonic()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await ask("POST", "/v2/models/resnet/generate_stream", {"x-hang": "1"}, data=b"{}")
+        assert time.monotonic() - begun < LONG_S
+
+    async def by_grpc(channel: grpc.aio.Channel) -> None:
+        stream = channel.stream_stream(clients.STREAM)()
+        for _ in range(PIECES):
+            await stream.write(b"x")
+            assert await stream.read() == b"x"
+        await stream.done_writing()
+        assert await stream.code() is grpc.StatusCode.OK
+
+    async def with_a_deadline(channel: grpc.aio.Channel) -> None:
+        short = channel.stream_stream(clients.STREAM)(timeout=0.4)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            for _ in range(PIECES):
+                await short.write(b"x")
+                await short.read()
+        assert await short.code() is DEADLINE
 
     async with pods.pod("a", with_grpc=True) as one:
         one.behaviour, one.stream_gap_s = tokens, 0.25
-        view = service({"old": 10_000}, {"old": [one]}, timeout_ms=1500)
-        async with envoy.serving(tmp_path, view) as gateway, clients.rest(gateway) as ask:
-            whole = await ask("POST", "/v2/models/resnet/generate_stream", data=b"{}")
-            assert (whole.status, whole.text.count("data:")) == (200, 8)
-            begun = time.monotonic()
-            with pytest.raises(aiohttp.ClientPayloadError):
-                await ask("POST", "/v2/models/resnet/generate_stream", {"x-hang": "1"}, data=b"{}")
-            assert time.monotonic() - begun < 10
-            async with clients.channel(gateway) as channel:
-                stream = channel.stream_stream(clients.STREAM)()
-                for _ in range(8):
-                    await stream.write(b"x")
-                    assert await stream.read() == b"x"
-                await stream.done_writing()
-                assert await stream.code() is grpc.StatusCode.OK
-                short = channel.stream_stream(clients.STREAM)(timeout=0.4)
-                with contextlib.suppress(grpc.aio.AioRpcError):
-                    for _ in range(5):
-                        await short.write(b"x")
-                        await short.read()
-                assert await short.code() is DEADLINE
+        view = service({"old": 10_000}, {"old": [one]}, timeout_ms=3000)
+        async with (
+            envoy.serving(tmp_path, view) as gateway,
+            clients.rest(gateway) as ask,
+            clients.channel(gateway) as channel,
+        ):
+            await asyncio.gather(whole(ask), silent_in_the_end(ask), by_grpc(channel), with_a_deadline(channel))
 
 
 async def test_a_watch_of_health_may_be_silent_for_longer_than_a_request_may_take(tmp_path: Path) -> None:
@@ -144,56 +172,74 @@ async def test_only_a_request_that_no_pod_has_seen_is_tried_again(tmp_path: Path
     assert stats["cluster.vision/x.upstream_rq_retry"] == 0
 
 
+async def _set_aside(gateway: envoy.Envoy) -> int:
+    name = "cluster.vision/old.outlier_detection.ejections_active"
+    return (await gateway.stats(name)).get(name, 0)
+
+
+async def _crowd(ask: clients.Rest) -> None:
+    """For three pods: Envoy judges only those that it saw answer 20 times between two looks."""
+    await asyncio.gather(*(ask.infer() for _ in range(120)))
+
+
+async def _crowds(ask: clients.Rest, looks: int) -> None:
+    """For so many of Envoy's looks at its pods, one a second."""
+    end = time.monotonic() + looks
+    while time.monotonic() < end:
+        await _crowd(ask)
+
+
 @pytest.mark.parametrize("judged", [False, True])
 async def test_a_failing_pod_is_set_aside_unless_its_revision_is_judged(tmp_path: Path, judged: bool) -> None:
-    async def fail(_: object) -> web.StreamResponse:
-        return web.Response(status=500)
-
     async with pods.pod("a") as good, pods.pod("b") as also, pods.pod("c") as bad:
-        bad.behaviour = fail
+        bad.behaviour = _fail
         view = service({"old": 10_000}, {"old": [good, also, bad]}, targets={"old": {"judged": judged}})
-        options = envoy.settings_in(tmp_path, ejection_interval_s=0.3)
+        options = envoy.settings_in(tmp_path, ejection_interval_s=1.0)
         async with envoy.serving(tmp_path, view, settings=options) as gateway, clients.rest(gateway) as ask:
-            for _ in range(120):
-                await ask.infer()
-            await asyncio.sleep(0.7)  # two rounds of Envoy's look at them
-            before = len(bad.seen)
-            found = [(await ask.infer()).status for _ in range(30)]
-    assert before > 20
-    assert (found.count(500) == 0) is not judged
+            if judged:
+                await _crowds(ask, 4)
+                assert 500 in {(await ask.infer()).status for _ in range(60)}
+                return
+            async with asyncio.timeout(50):
+                found = {0}
+                while not await _set_aside(gateway):  # it comes back after a while: perhaps before all are answered
+                    while not await _set_aside(gateway):
+                        await _crowd(ask)
+                    found = {(await ask.infer()).status for _ in range(30)}
+    assert found == {200}
 
 
 async def test_when_all_fail_none_is_set_aside(tmp_path: Path) -> None:
-    async def fail(_: object) -> web.StreamResponse:
-        return web.Response(status=500)
-
     async with pods.pod("a") as one, pods.pod("b") as two, pods.pod("c") as three:
-        one.behaviour = two.behaviour = three.behaviour = fail
+        one.behaviour = two.behaviour = three.behaviour = _fail
         view = service({"old": 10_000}, {"old": [one, two, three]})
-        options = envoy.settings_in(tmp_path, ejection_interval_s=0.3)
+        options = envoy.settings_in(tmp_path, ejection_interval_s=1.0)
         async with envoy.serving(tmp_path, view, settings=options) as gateway, clients.rest(gateway) as ask:
-            for _ in range(120):
-                await ask.infer()
-            await asyncio.sleep(0.7)
+            await _crowds(ask, 4)
             found = {(await ask.infer()).status for _ in range(30)}
-            stats = await gateway.stats("cluster.vision")
+            assert await _set_aside(gateway) <= 1
     assert found == {500}, "answered by the pods, not by the gateway"
-    assert stats["cluster.vision/old.outlier_detection.ejections_active"] <= 1
 
 
 async def test_more_at_once_than_allowed_is_refused_with_a_sentence(tmp_path: Path) -> None:
     async with pods.pod("a", with_grpc=True) as one:
-        one.behaviour, one.grpc_delay_s = _slowly, 5.0
-        view = service({"old": 10_000}, {"old": [one]}, access=RoutedAccess(max_concurrency=2), timeout_ms=1000)
-        async with envoy.serving(tmp_path, view) as gateway, clients.rest(gateway) as ask:
-            answers = await asyncio.gather(*(ask.infer() for _ in range(6)))
-            async with clients.channel(gateway) as channel:
-                calls = await asyncio.gather(*(clients.call(channel) for _ in range(6)))
-    assert sorted(answer.status for answer in answers) == [503] * 4 + [504] * 2
-    refused = next(answer for answer in answers if answer.status == 503)
-    assert refused.headers["retry-after"] == "1"
-    assert "in flight" in json.loads(refused.text)["error"]
-    assert [code for code, _, _ in calls].count(grpc.StatusCode.UNAVAILABLE) == 4
+        one.behaviour, one.grpc_delay_s = _slowly, LONG_S
+        view = service({"old": 10_000}, {"old": [one]}, access=RoutedAccess(max_concurrency=2))
+        async with (
+            envoy.serving(tmp_path, view) as gateway,
+            clients.rest(gateway) as ask,
+            clients.channel(gateway) as channel,
+        ):
+            answers, served = await first(4, (ask.infer() for _ in range(6)))
+            calls, heard = await first(4, (clients.call(channel) for _ in range(6)))
+            await until(lambda: len(one.seen) == len(one.calls) == 2, "two of each are at the pod")
+            for each in (*served, *heard):
+                each.cancel()
+            await asyncio.gather(*served, *heard, return_exceptions=True)
+    assert [answer.status for answer in answers] == [503] * 4
+    assert answers[0].headers["retry-after"] == "1"
+    assert "in flight" in json.loads(answers[0].text)["error"]
+    assert [code for code, _, _ in calls] == [grpc.StatusCode.UNAVAILABLE] * 4
     assert any("in flight" in message for _, message, _ in calls)
 
 
@@ -217,7 +263,7 @@ async def test_half_open_and_slow_callers_do_not_hold_up_others(tmp_path: Path) 
             for _, writer in slow:
                 writer.write(b"POST /v2/models/resnet/infer HTTP/1.1\r\nhost: resnet.vision\r\nx-a")
             assert {(await ask.infer(data=b"{}")).status for _ in range(50)} == {200}
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(40):
                 ends = await asyncio.gather(*(reader.read() for reader, _ in slow))
             for _, writer in slow:
                 writer.close()
@@ -238,7 +284,7 @@ async def test_a_caller_that_opens_and_resets_streams_loses_its_connection(tmp_p
         async with envoy.serving(tmp_path, view) as gateway, clients.rest(gateway) as ask:
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
             writer.write(PREFACE + settings({}) + flood)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(40):
                 with contextlib.suppress(ConnectionError):
                     while await reader.read(65536):
                         pass
@@ -254,12 +300,12 @@ async def test_connections_above_the_limit_are_closed_and_the_others_served(tmp_
         async with envoy.serving(tmp_path, view, settings=options) as gateway, clients.rest(gateway) as ask:
             assert (await ask.infer()).status == 200
             many = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(10)]
-            async with asyncio.timeout(10):
-                closed = await asyncio.wait([asyncio.ensure_future(one.read(1)) for one, _ in many], timeout=1)
-            assert len(closed[0]) >= 5
+            ends = [asyncio.ensure_future(one.read(1)) for one, _ in many]
+            await until(lambda: sum(end.done() for end in ends) >= 5, "half of them are closed")
             assert (await ask.infer()).status == 200
-            for future in closed[1]:
-                future.cancel()
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
             for _, writer in many:
                 writer.close()
 
@@ -306,10 +352,10 @@ async def test_the_same_is_served_with_tls_and_a_new_certificate_without_a_resta
                     stdout=asyncio.subprocess.PIPE,
                 )
                 assert (await curl.communicate())[0].decode().endswith(f"{version} 200")
-            first = await presented()
+            before = await presented()
             await certify("second")
-            async with asyncio.timeout(10):
-                while await presented() == first:
+            async with asyncio.timeout(40):
+                while await presented() == before:
                     await asyncio.sleep(0.05)
         assert one.seen[0].headers["x-forwarded-proto"] == "https"
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from slipway.decide.matches import EXPRESSIONS_MAX, SIZE_MAX, flaw
 from tests.gateway import clients, envoy, pods
 from tests.gateway.services import service
 
+pytestmark = pytest.mark.timeout(180)
 ATOMS = [
     *("a", "k", "S", "é", "Ω", "日", ".", r"\d", r"\w", r"\W", r"\S", r"\D", r"\.", r"\xe9", "[a-z]", "[^x]", "[k-s]"),
     *("[a-zA-Z0-9_.-]", r"[^\w]", "[à-ÿ]", r"[\W_]", "[^é]", r"[\x80-\xff]", "[^a-z]", "^", "$", r"\b", "()", "ſ"),
@@ -62,11 +62,12 @@ async def test_the_worst_expressions_on_the_worst_values_keep_nobody_waiting(tmp
                 value = "".join(chance.choice("ab") for _ in range(length))
                 headers = {"header": {"g": value}, "cookie": {"cookie": f"g={value}"}, "query": {}}[where]
                 query = f"?g={value}" if where == "query" else ""
-                began = time.monotonic()
+                before = gateway.cpu_s()
                 hostile = [asyncio.create_task(ask("GET", f"/v2/models/resnet{query}", headers)) for _ in range(5)]
                 assert (await ask.infer()).status == 200
-                assert time.monotonic() - began < 1.0
                 await asyncio.gather(*hostile)
+                # With the expressions tried on the longest value it is a second: others would wait for that.
+                assert gateway.cpu_s() - before < 0.3
 
 
 @pytest.mark.parametrize("where", ["header", "cookie", "query"])

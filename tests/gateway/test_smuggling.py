@@ -16,6 +16,7 @@ from slipway_runtime.wire.http1_messages import Answer, Request, Response
 from slipway_runtime.wire.http1_server import HttpServer, Limits
 from tests.gateway import clients, envoy, pods
 from tests.gateway.services import service
+from tests.gateway.waiting import until
 from tests.runtime import smuggling
 from tests.runtime.http2_peer import PREFACE, frame, settings
 
@@ -44,11 +45,11 @@ async def test_no_form_of_one_request_is_answered_or_passed_on_as_two(tmp_path: 
         view = service({"old": 10_000}, {"old": [one]}, name="hello")
         async with envoy.serving(tmp_path, view) as gateway:
             forms = list(smuggling.forms(HOST))
-            answers = await clients.raws(gateway.port, [form for _, form in forms], wait_s=1.5)
+            answers = await clients.raws(gateway.port, [form for _, form in forms], wait_s=0.7)
             found = {name: clients.statuses(answer) for (name, _), answer in zip(forms, answers, strict=True)}
             passed = [(request.method, request.path) for request in seen]
             seen.clear()
-            two = clients.statuses(await clients.raw(gateway.port, smuggling.two(HOST), wait_s=1.5))
+            two = clients.statuses(await clients.raw(gateway.port, smuggling.two(HOST), wait_s=0.7))
     assert len(forms) >= 200
     wrong = {name: some for name, some in found.items() if len([code for code in some if code < 400]) > 1}
     assert wrong == {}
@@ -141,7 +142,7 @@ async def test_what_http2_can_say_and_http1_cannot_does_not_reach_a_pod(tmp_path
         async with envoy.serving(tmp_path, view) as gateway:
             fields = [(":method", "GET"), (":scheme", "http"), (":authority", HOST), *H2[form]]
             block = Encoder().encode(fields, huffman=False)
-            await clients.raw(gateway.port, PREFACE + settings({}) + frame(1, 5, 1, block), wait_s=0.5)
+            await clients.raw(gateway.port, PREFACE + settings({}) + frame(1, 5, 1, block), wait_s=0.3)
     assert len(seen) <= 1
     for request in seen:
         # Where it is answered at all, it is as the plain request that it also could be.
@@ -166,5 +167,6 @@ async def test_a_second_head_in_a_body_stays_a_body_on_the_way_to_copies_too(tmp
                 sent = body if length else f"{len(body):x}\r\n{body}\r\n0\r\n\r\n"
                 head = f"POST /v2/models/hello/infer HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n{framing}\r\n\r\n"
                 assert clients.statuses(await clients.raw(gateway.port, (head + sent).encode())) == [200]
+            await until(lambda: len(copies) >= 4, "every copy arrives, for which no answer waits")
     assert len(seen) == len(copies) == 4
     assert {bytes(request.body) for request in seen + copies} == {inner.encode(), json.dumps(inner).encode()}

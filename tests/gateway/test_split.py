@@ -15,22 +15,22 @@ from slipway.api.routing import RoutedAccess, RoutedMatch, RoutedMirror, Sticky
 from slipway.api.traffic import Match, StickyCookie
 from tests.conftest import FULL
 from tests.gateway import clients, envoy, pods
+from tests.gateway.chance import likely
+from tests.gateway.envoy import Envoy
 from tests.gateway.services import service
 
 REQUESTS = 100_000 if FULL else 8000
 USERS = 4000 if FULL else 800
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("weight", [1, 100, 500, 3333, 5000])
 async def test_a_share_is_met_to_the_hundredth_of_a_percent(tmp_path: Path, weight: int) -> None:
     async with pods.quick() as one:
         view = service({"new": weight, "old": 10_000 - weight}, {"new": [one], "old": [one]})
         async with envoy.serving(tmp_path, view) as gateway:
             found = Counter(await clients.revisions(gateway.port, [clients.get()] * REQUESTS))
-    share = weight / 10_000
-    # 99.9 % of samples lie within 3.29 standard deviations; at one in 10 000 the interval is a few requests wide.
-    spread = 3.29 * sqrt(REQUESTS * share * (1 - share)) + 1
-    assert abs(found["new"] - REQUESTS * share) <= spread, found
+    assert found["new"] in likely(REQUESTS, weight / 10_000), found
     assert set(found) <= {"new", "old"}
 
 
@@ -161,6 +161,16 @@ async def test_the_first_rule_that_fits_wins(tmp_path: Path) -> None:
     assert found == ["b", "c"]
 
 
+async def quiet(gateway: Envoy) -> dict[str, int]:
+    """Envoy's numbers once nothing is on its way to a pod or there: no answer waits for its copy."""
+    async with asyncio.timeout(20):
+        while True:
+            stats = await gateway.stats("cluster.vision")
+            if not any(count for name, count in stats.items() if name.endswith(("_rq_active", "_rq_pending_active"))):
+                return stats
+            await asyncio.sleep(0.02)
+
+
 async def test_copies_are_marked_and_counted_apart_and_their_failure_is_nobodys(tmp_path: Path) -> None:
     async with pods.pod("stable", with_grpc=True) as stable, pods.pod("shadow", with_grpc=True) as shadow:
 
@@ -179,15 +189,16 @@ async def test_copies_are_marked_and_counted_apart_and_their_failure_is_nobodys(
             async with clients.channel(gateway) as channel:
                 for _ in range(40):
                     assert (await clients.call(channel))[1] == "stable"
-            stats = await gateway.stats("cluster.vision")
+            stats = await quiet(gateway)
         assert {answer.status for answer in answers} == {200}
-        assert 60 < len(shadow.seen) < 140
-        assert 4 < len(shadow.calls) < 36
+        assert len(shadow.seen) in likely(200, 0.5)
+        assert len(shadow.calls) in likely(40, 0.5)
         assert {copy.headers["x-slipway-revision"] for copy in shadow.seen} == {"b"}
         assert all(copy.headers["x-slipway-shadow"] == "true" and copy.body == b"{}" for copy in shadow.seen)
         assert not any("x-slipway-shadow" in request.headers for request in stable.seen)
         assert {request.method for request in shadow.seen} == {"POST"}
         assert stats["cluster.vision/b/shadow.upstream_rq_total"] == len(shadow.seen)
+        assert stats["cluster.vision/b/grpc/shadow.upstream_rq_total"] == len(shadow.calls)
         assert stats.get("cluster.vision/b.upstream_rq_total", 0) == 0
         assert stats["cluster.vision/old.upstream_rq_2xx"] == 201
 
@@ -198,7 +209,7 @@ async def test_who_is_turned_away_before_a_pod_is_told_of_no_revision(tmp_path: 
 
         async def hang(request: web.Request) -> web.StreamResponse:
             assert request.headers["x-slipway-revision"] == "old", "not what a caller wrote"
-            await asyncio.sleep(1)
+            await asyncio.sleep(30)
             return web.Response()
 
         forged = {"x-slipway-revision": "mine"}
@@ -219,7 +230,7 @@ async def test_who_is_turned_away_before_a_pod_is_told_of_no_revision(tmp_path: 
             nobody = await ask.infer(key | {"x-group": "b"})
             large = await ask.infer(key, data=b"x" * 11)
             late = await ask.infer(key)
-            often = [await ask.infer(key | {"x-group": "b"}) for _ in range(3)][-1]
+            often = await clients.refused(lambda: ask.infer(key | {"x-group": "b"}))
     assert [answer.status for answer in (late, often, stranger, nobody, large)] == [504, 429, 401, 503, 413]
     assert (late.headers["x-slipway-revision"], nobody.headers["x-slipway-revision"]) == ("old", "b")
     assert not any("x-slipway-revision" in answer.headers for answer in (often, stranger, large))

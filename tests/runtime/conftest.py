@@ -32,14 +32,14 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHARED = {
     "hello": ("--model", "sample://hello"),
     "add-sub": ("--model", "sample://add-sub", "--name", "simple"),
-    "slow": ("--model", "sample://slow", "--concurrency", "1", "--max-queue", "2", "--timeout", "3"),
+    "slow": ("--model", "sample://slow", "--concurrency", "1", "--max-queue", "2"),
 }
 # These end in the one test that uses them.
 ENDING = {
     "crashes": ("--model", "sample://broken-crash"),
     "drains under load": ("--model", "sample://hello"),
     "drains with a queue": ("--model", "sample://slow", "--concurrency", "1", "--drain-idle", "0"),
-    "drains too long": ("--model", "sample://slow", "--drain-timeout", "0.05"),
+    "drains too long": ("--model", "sample://slow", "--concurrency", "1", "--drain-timeout", "0.05"),
     "drains for ever": ("--model", "sample://hello", "--drain-idle", "1000"),
 }
 

@@ -9,10 +9,11 @@ LIMIT = 32 * 2**20
 
 
 class Site:
-    """What runs of it: `cancelled` and `taken` say what the methods saw."""
+    """What runs of it: `cancelled`, `asleep` and `taken` say what the methods saw."""
 
     def __init__(self) -> None:
         self.cancelled: list[str] = []
+        self.asleep = 0
         self.taken = 0
         self.waiting: list[Call] = []
         self.server = GrpcServer(
@@ -54,6 +55,7 @@ class Site:
         call.on_cancel = lambda: self.cancelled.append("wait")
 
     async def sleeps(self, call: Call, text: bytes) -> bytes:
+        self.asleep += 1
         try:
             await asyncio.sleep(float(text))
         except asyncio.CancelledError:

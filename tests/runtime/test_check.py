@@ -152,6 +152,7 @@ class Picky(torch.nn.Module):
     ],
 )
 def test_a_model_that_surprises_is_found_out(tmp_path: Path, module: torch.nn.Module, what: str, fix: str) -> None:
+    torch.manual_seed(1)  # of 16 pairs of answers with other numbers left out, one pair is alike
     scripted(tmp_path, module, max_batch_size=4, input=[X], output=[Y])
     ((said, remedy),) = checked(tmp_path)["problems"]
     assert what in said

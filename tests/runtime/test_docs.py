@@ -1,11 +1,12 @@
 """docs/runtime.md says what is: its tables are compared with the code, its commands are run."""
 
 import os
+import random
 import re
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,14 @@ def test_every_metric_is_in_the_table_and_no_other() -> None:
     assert Exposition().render([], [])
 
 
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Below those that the kernel gives to clients, of which one might get them before they are listened on."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(15_000, 30_000)  # noqa: S311 - no secret
+        with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
+            found.add(port)
+    return [*found]
 
 
 def script(text: str) -> tuple[str, list[str]]:
@@ -67,7 +73,7 @@ def test_the_commands_of_the_page_print_what_it_says(tmp_path: Path) -> None:
         shim = tmp_path / "bin" / name
         shim.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
         shim.chmod(0o755)
-    http_port, grpc_port = free_port(), free_port()
+    http_port, grpc_port = free_ports(2)
     commands, expected = script(PAGE.read_text())
     commands = commands.replace("localhost:8080", f"127.0.0.1:{http_port}")
     commands = commands.replace("localhost:8001", f"127.0.0.1:{grpc_port}")

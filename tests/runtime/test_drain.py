@@ -23,7 +23,7 @@ ROUNDS = 20 if FULL else 3
 
 def test_sigterm_in_full_load_loses_nothing_time_after_time(launch: Launch) -> None:
     for _ in range(DRAINS):
-        server = launch("--model", "sample://hello", "--drain-idle", "0.2").wait_ready()
+        server = launch("--model", "sample://hello").wait_ready()
         load = Load(server, clients=4)
         until(lambda load=load: load.counts["ok"] > 200)  # type: ignore[misc]
         server.terminate()

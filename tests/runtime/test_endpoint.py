@@ -158,11 +158,11 @@ async def test_failures_are_counted_by_their_reason() -> None:
     async with world_of(closed=True, max_queue=1) as world:
         first = later(world, 13)
         await has_begun(world.model)
-        late = later(world, 1, timeout_s=0.01)
+        late = later(world, 1, timeout_s=0.25)
         await settle(lambda: world.endpoint.waiting == 1)
         with pytest.raises(RequestError, match="Exceeds maximum queue size"):
             await world.endpoint.infer(request(1))
-        with pytest.raises(RequestError, match=r"expired after 0.01 s"):
+        with pytest.raises(RequestError, match=r"expired after 0.25 s"):
             await late
         gone = later(world, 1)
         await settle(lambda: world.endpoint.waiting == 1)
@@ -296,30 +296,29 @@ async def test_with_a_cache_equal_requests_are_asked_once_whatever_outputs_they_
         assert world.stats == {"success": 2, "CANCELED": 1}
 
 
-async def cost_us(world: World, rounds: int = 60, at_once: int = 64) -> float:
-    """Of a request, all different, in the best round: others use this machine too."""
-    loop, best_s = asyncio.get_running_loop(), 1.0
-    for number in range(rounds):
-        requests = [request(number * at_once + each) for each in range(at_once)]
-        waiting, over = at_once, loop.create_future()
+async def cost_us(world: World, number: int, at_once: int = 64) -> float:
+    """Of a request in a round of such as no other round has."""
+    requests = [request(number * at_once + each) for each in range(at_once)]
+    waiting, over = at_once, asyncio.get_running_loop().create_future()
 
-        def done(_: object, over: asyncio.Future[None] = over) -> None:
-            nonlocal waiting
-            waiting -= 1
-            if not waiting:
-                over.set_result(None)
+    def done(_: object) -> None:
+        nonlocal waiting
+        waiting -= 1
+        if not waiting:
+            over.set_result(None)
 
-        began_s = time.perf_counter()
-        for each in requests:
-            world.endpoint.submit(each, done)
-        await over
-        best_s = min(best_s, (time.perf_counter() - began_s) / at_once)
-    return best_s * 1e6
+    began_s = time.perf_counter()
+    for each in requests:
+        world.endpoint.submit(each, done)
+    await over
+    return 1e6 * (time.perf_counter() - began_s) / at_once
 
 
 async def test_a_cache_that_does_not_know_the_answer_costs_less_than_the_request_itself() -> None:
+    """Of the best rounds, and by turns: others use this machine, for longer than all rounds of one kind take."""
     async with world_of() as plain, world_of(cache=Cache(64 << 20)) as cached:
-        plain_us, cached_us = await cost_us(plain), await cost_us(cached)
+        costs = [(await cost_us(plain, number), await cost_us(cached, number)) for number in range(60)]
+        plain_us, cached_us = map(min, zip(*costs, strict=True))
         assert cached.endpoint.stats.cache_hits == 0
     assert cached_us - plain_us < plain_us, f"a request costs {plain_us:.1f} us, a miss {cached_us - plain_us:.1f} more"
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -40,10 +40,15 @@ class ThreadSite(Site):
         assert not self._thread.is_alive()
 
     def until(self, what: str, number: int = 1) -> None:
-        ends_s = time.monotonic() + PATIENCE_S
-        while self.cancelled.count(what) < number:
-            assert time.monotonic() < ends_s, f"{what} was not cancelled {number} times"
-            time.sleep(0.001)
+        """It was cancelled so many times."""
+        until(lambda: self.cancelled.count(what) >= number)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    ends_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < ends_s
+        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -138,13 +143,13 @@ def test_compressed_requests_are_understood(channel: grpc.Channel, compression: 
 
 
 def test_a_client_that_gives_up_cancels_its_call(site: ThreadSite, channel: grpc.Channel) -> None:
+    assert call(channel, "Echo", b"connected") == b"connected"  # or the time could be up before the call is sent
     with pytest.raises(grpc.RpcError) as failed:
-        call(channel, "Wait", b"", timeout=0.1)
+        call(channel, "Wait", b"", timeout=0.5)
     assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     site.until("wait")
     running = channel.unary_unary("/test.Test/Async").future(b"30")
-    while not site.server.is_busy():
-        time.sleep(0.001)
+    until(lambda: site.asleep == 1)
     running.cancel()
     site.until("async")
     assert call(channel, "Echo", b"still here") == b"still here"
@@ -153,9 +158,8 @@ def test_a_client_that_gives_up_cancels_its_call(site: ThreadSite, channel: grpc
 def test_clients_that_go_cancel_their_calls(site: ThreadSite) -> None:
     with grpc.insecure_channel(site.address) as channel:
         futures = [channel.unary_unary("/test.Test/Wait").future(b"") for _ in range(10)]
-        while len(site.waiting) < 10:
-            time.sleep(0.001)
-    assert all(future.done() for future in futures)
+        until(lambda: len(site.waiting) == 10)
+    until(lambda: all(future.done() for future in futures))
     site.until("wait", 10)
 
 
@@ -210,8 +214,9 @@ def test_an_error_ends_a_conversation(channel: grpc.Channel, text: bytes, code: 
 
 
 def test_a_conversation_past_its_deadline_ends(site: ThreadSite, channel: grpc.Channel) -> None:
+    assert call(channel, "Echo", b"connected") == b"connected"
     with pytest.raises(grpc.RpcError) as failed:
-        list(channel.stream_stream("/test.Test/Forever")(iter([]), timeout=0.2))
+        list(channel.stream_stream("/test.Test/Forever")(iter([]), timeout=0.5))
     assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     site.until("forever")
 
@@ -279,8 +284,7 @@ def test_draining_under_load_loses_nothing(site: ThreadSite) -> None:
         running = [pool.submit(run, thread) for thread in range(8)]
         for _ in range(5):  # clients come back, and are asked to leave again
             before = next(answered)
-            while next(answered) < before + 100:
-                time.sleep(0.001)
+            until(lambda before=before: next(answered) >= before + 100)  # type: ignore[misc]
             asyncio.run_coroutine_threadsafe(drain(), site.loop).result(PATIENCE_S)
             site.server.draining = False
         draining.set()
@@ -289,11 +293,9 @@ def test_draining_under_load_loses_nothing(site: ThreadSite) -> None:
 
 def test_closing_answers_what_runs(site: ThreadSite, channel: grpc.Channel) -> None:
     futures = [channel.unary_unary("/test.Test/Async").future(b"0.3") for _ in range(32)]
-    while not site.server.is_busy():
-        time.sleep(0.001)
-    time.sleep(0.05)
+    until(lambda: site.asleep == len(futures))
     asyncio.run_coroutine_threadsafe(site.server.close(PATIENCE_S), site.loop).result(PATIENCE_S)
-    assert [future.result(1) for future in futures] == [b"0.3"] * 32
+    assert [future.result(PATIENCE_S) for future in futures] == [b"0.3"] * 32
     with pytest.raises(grpc.RpcError) as failed:
         call(channel, "Echo", b"")
     assert failed.value.code() == grpc.StatusCode.UNAVAILABLE

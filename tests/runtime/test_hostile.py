@@ -108,6 +108,8 @@ def probed(server: ServerProcess) -> Iterator[list[float]]:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     on(process.pid, OUTSIDE)
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"  # it takes a while to start, which is no part of what is measured
         yield took
     finally:
         out, _ = process.communicate("\n", timeout=60)

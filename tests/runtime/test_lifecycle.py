@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import queue
 import socket
 import time
@@ -26,13 +27,28 @@ Launch = Callable[..., ServerProcess]
 Servers = dict[str, ServerProcess]
 
 
-def test_it_is_live_before_the_model_is_loaded_and_ready_after(launch: Launch) -> None:
-    server = launch("--model", "sample://hello")
+WAITS = """
+class Model:
+    def load(self, context):
+        (context.folder / "gate").read_text()
+    def infer(self, batch):
+        return {"y": batch["x"]}
+"""
+
+
+def test_it_is_live_before_the_model_is_loaded_and_ready_after(launch: Launch, tmp_path: Path) -> None:
+    tensor = {"data_type": "TYPE_FP32", "dims": [1]}
+    config = {"input": [{"name": "x", **tensor}], "output": [{"name": "y", **tensor}]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.py").write_text(WAITS)
+    os.mkfifo(gate := tmp_path / "gate")
+    server = launch("--model", str(tmp_path), "--name", "m", "--allow-code", "true")
     assert get(server, "/v2/health/live") == 200
-    assert not any('"ready"' in line for line in server.lines), "the model was there too soon to see anything"
-    assert get(server, "/v2/models/hello/ready") in (404, 503)
+    assert get(server, "/v2/health/ready") == 503
+    assert get(server, "/v2/models/m/ready") in (404, 503)
+    gate.write_text("go")
     server.wait_ready()
-    assert get(server, "/v2/models/hello/ready") == 200
+    assert get(server, "/v2/health/ready") == get(server, "/v2/models/m/ready") == 200
     server.terminate()
     assert server.wait() == 0
 

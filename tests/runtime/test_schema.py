@@ -17,4 +17,4 @@ assert real.InferenceServerClient("127.0.0.1:1")
 
 
 def test_our_own_server_does_without_grpcio_and_the_client_has_the_same_classes() -> None:
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=20)  # noqa: S603
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=50)  # noqa: S603

@@ -97,7 +97,7 @@ def test_what_is_not_there_cannot_be_registered(
     with pytest.raises(RequestError, match=sentence):
         memory.register("r", key, offset, size)
     assert memory.status("") == []
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
 def test_an_object_that_became_shorter_is_noticed_before_it_is_read(memory: SharedMemory, directory: Path) -> None:
@@ -127,5 +127,5 @@ def test_regions_and_their_descriptors_are_bounded(memory: SharedMemory) -> None
     for index in range(50):
         memory.register(str(index), "seg", 0, 8)
     memory.unregister("")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert MAX_REGIONS <= 1024

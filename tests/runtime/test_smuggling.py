@@ -4,8 +4,12 @@ import re
 import socket
 from contextlib import suppress
 
+import pytest
+
 from tests.runtime.process import ServerProcess
 from tests.runtime.smuggling import forms, two
+
+pytestmark = pytest.mark.timeout(300)  # importing torch takes a minute on a machine that does other things
 
 
 def answers(server: ServerProcess, form: bytes) -> list[int]:

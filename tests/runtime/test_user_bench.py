@@ -135,7 +135,8 @@ def measured(capsys: Text, *arguments: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(printed.out)
     for cell in found["cells"]:
         assert 0 < cell["ms_p50"] <= cell["ms_p99"]
-        assert cell["rows_per_s"] <= 1.5 * cell["batch"] / (cell["ms_p50"] / 1e3)
+        # Half of all batches took the median or longer, so that the mean is half of it at least.
+        assert cell["rows_per_s"] <= 2.01 * cell["batch"] / (cell["ms_p50"] / 1e3)
     return found
 
 
@@ -151,6 +152,27 @@ def test_an_exported_program_is_measured_up_to_the_batch_it_was_exported_for(sam
     assert [cell["batch"] for cell in found["cells"]] == [1, 2, 4, 8, 16, 32, 64]
     assert "batches of 128 rows fail: the input is outside of what the model was exported for" in found["notes"][0]
     assert found["config"]["max_batch_size"] <= 64
+
+
+STALLS = """
+import time
+class Model:
+    def load(self, context):
+        self.count = 0
+    def infer(self, batch):
+        self.count += 1
+        time.sleep(0.02 if batch.rows > 2 and self.count % 4 == 0 else 0.001)
+        return {"y": batch["x"]}
+"""
+
+
+def test_a_machine_that_stalls_now_and_then_does_not_end_the_table(tmp_path: Path, capsys: Text) -> None:
+    x = {"data_type": "TYPE_FP32", "dims": [4]}
+    config = {"max_batch_size": 16, "input": [{"name": "x", **x}], "output": [{"name": "y", **x}]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.py").write_text(STALLS)
+    found = measured(capsys, str(tmp_path), "--allow-code", "true", "--max-batch", "16")
+    assert [cell["batch"] for cell in found["cells"]] == [1, 2, 4, 8, 16]
 
 
 def test_a_model_that_tells_no_shapes_is_given_them(samples: Path, capsys: Text) -> None:

@@ -132,9 +132,9 @@ async def test_each_has_its_own_deadline() -> None:
 
 
 async def test_who_joins_late_has_as_long_as_alone() -> None:
-    async with cached(closed=True, timeout_s=0.2) as world:
+    async with cached(closed=True, timeout_s=1.0) as world:
         leader = world.ask(3)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         follower = world.ask(3)
         await done(leader)
         assert (leader.answer, follower.answers) == (Kind.DEADLINE, [])

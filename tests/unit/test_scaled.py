@@ -67,7 +67,7 @@ def test_the_word_that_says_most_is_told_with_all_the_numbers(
     asked: Demand, ready: int, before: str, word: Word, message: str
 ) -> None:
     last = LAST.model_copy(update={"reason": before})
-    assert scaled._why(asked, last, desired=asked.replicas, ready=ready) == (word, message)
+    assert scaled._why(asked, last, desired=asked.replicas, ready=ready, known=ready) == (word, message)
 
 
 @pytest.mark.parametrize(

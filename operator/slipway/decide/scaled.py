@@ -106,7 +106,8 @@ def _is_new(last: Mapping[str, Any], state: ScalingState) -> bool:
 def _entry(ground: Ground, arm: Arm, demand: Demand, last: ScalingStatus | None) -> ScalingStatus:
     ready = ground.ready(arm.serving)
     desired = demand.replicas if arm.needed is None else arm.needed
-    reason, message = _why(demand, last, desired=desired, ready=ready, may_wake=arm.may_wake)
+    known = ground.reachable(arm.serving)
+    reason, message = _why(demand, last, desired=desired, ready=ready, known=known, may_wake=arm.may_wake)
     if ready < desired and (lacks := ground.lacks(arm.serving)) and reason not in TROUBLE - {Reason.ACTIVATION_FAILED}:
         reason, message = Reason.CAPACITY_LIMITED, f"no {lacks} is left for {desired - ready} of them; {message}"
     new = ScalingStatus(
@@ -135,9 +136,12 @@ def _is_news(new: ScalingStatus, last: ScalingStatus, state: ScalingState) -> bo
 
 
 def _why(
-    demand: Demand, last: ScalingStatus | None, *, desired: int, ready: int, may_wake: bool = True
+    demand: Demand, last: ScalingStatus | None, *, desired: int, ready: int, known: int, may_wake: bool = True
 ) -> tuple[Reason, str]:
-    """The word that says most, and all that was said with the numbers."""
+    """The word that says most, and all that was said with the numbers.
+
+    `known`: ready pods that gateways know of, where the Deployment may tell of a pod before. Until then requests wait.
+    """
     words = "; ".join(reason.note for reason in demand.reasons)
     if demand.code is Code.CONFLICT:
         return Reason.AUTOSCALER_CONFLICT, words
@@ -147,7 +151,7 @@ def _why(
         return _asleep(words, may_wake=may_wake)
     if stopped := _first(demand, _STOPS):
         return stopped
-    if last is not None and last.reason in ASLEEP and not ready:
+    if last is not None and last.reason in ASLEEP and not known:
         return Reason.WAKING, f"the first replica is being started: {words}"
     return _first(demand, _DOUBTS) or (Reason.SCALED, words)
 

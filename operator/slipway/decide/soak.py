@@ -10,7 +10,6 @@ from datetime import datetime
 from slipway.api.conditions import Phase, Reason
 from slipway.api.progress import Verdict
 from slipway.api.schema import seconds
-from slipway.decide import failures
 from slipway.decide.release import Window
 from slipway.decide.stops import LAST, Stop
 from slipway.decide.turn import CALM, PauseReason, Turn, stamp
@@ -138,8 +137,7 @@ def _stay(turn: Turn, reason: PauseReason, message: str) -> Turn:
 
 def onward(turn: Turn) -> Turn:
     """To the next stop, whose pods come first."""
-    turned = failures.counted(turn)
-    return turned.go(
+    return turn.go(
         step=turn.state.step + 1,
         stage="Scaling",
         until=None,

@@ -171,6 +171,6 @@ class Report:
 
     def _renew(self) -> None:
         """Who knows the counts of another Envoy is told everything."""
-        self._id, self._revisions = secrets.token_hex(4), set()
+        self._id, self._revisions = secrets.token_hex(4), set(self._waiting)
         self._changes.clear()
         self._forgotten = self._number

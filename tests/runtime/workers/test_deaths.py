@@ -164,11 +164,13 @@ def test_a_worker_that_hangs_is_killed_and_holds_up_no_change(launch: Launch, re
 
 def test_when_every_worker_is_gone_the_server_ends(launch: Launch, repository: Path) -> None:
     server = launch(*two(repository)).wait_ready()
-    pids = children(server)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)  # so that they go together
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    handles = [os.pidfd_open(pid) for pid in children(server)]
+    os.kill(server.pid, signal.SIGSTOP)  # so that it finds both gone at once
+    for handle in handles:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        assert died(handle)
+        os.close(handle)
+    os.kill(server.pid, signal.SIGCONT)
     assert server.wait() == 1
     assert "every worker is gone: the last of them ended by signal 9" in server.lines[-1]
 

@@ -168,7 +168,7 @@ async def test_a_question_of_a_run_that_died_does_not_let_the_next_run_join() ->
 
 
 async def test_a_worker_that_does_not_hear_is_passed_over_then_killed() -> None:
-    crew = Members(Patience(ping=0.001, late=0.01, hung=0.01))
+    crew = Members(Patience(ping=0.001, late=0.01, hung=0.25))
     ours, theirs = socket.socketpair()  # nobody reads the other end
     link = await Link.over(ours, Worker(1).answer)
 

@@ -202,7 +202,8 @@ RETRY: Resource = {
             "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
         }
     ],
-    "host_selection_retry_max_attempts": 5,
+    # Each is a draw by chance: of two pods with one gone, after 5 of them the same one came again in one of 64.
+    "host_selection_retry_max_attempts": 15,
     "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
 }
 
