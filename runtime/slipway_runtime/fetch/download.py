@@ -1,0 +1,272 @@
+"""Brings listed files into a folder: parts of them at the same time, each tried again from the byte where it broke off.
+
+A file is whole when all its parts are, has the version that was listed, and the digest that is known of it.
+"""
+
+import errno
+import http.client
+import os
+import queue
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway_runtime.fetch.digests import announced, verify
+from slipway_runtime.fetch.failures import FetchError, Transient, Why, size
+from slipway_runtime.fetch.http import Patience, Request, Session, check, check_up, describe
+from slipway_runtime.fetch.items import Digest, Item, within
+from slipway_runtime.fetch.journal import PART, Journal
+from slipway_runtime.fetch.progress import Progress
+from slipway_runtime.fetch.settings import Limits
+
+_BUFFER = 1 << 20
+_LOOK_S = 0.25
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where a part is."""
+
+    at: int
+    end: int | None
+    """None: the store does not tell how long the file is."""
+
+
+class Download:
+    """All of a listing into `journal.files`. `open_session` makes the connections of one thread."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        journal: Journal,
+        limits: Limits,
+        progress: Progress,
+        open_session: Callable[[], Session],
+    ) -> None:
+        self._items, self._journal, self._limits, self._progress = items, journal, limits, progress
+        self._open_session = open_session
+        self._parts: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._left = [0] * len(items)
+        self._digests: dict[int, Digest] = {}
+        self._finals: dict[int, Request] = {}
+        """Where a store sent a download to: asked there from then on, until that fails."""
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Raises FetchError; what is there by then is kept for the next try."""
+        count = self._plan()
+        workers = [
+            threading.Thread(target=self._work, daemon=True) for _ in range(min(self._limits.connections, count))
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(_LOOK_S)
+                self._watch()
+        if self._failure is not None:
+            raise self._failure
+
+    def _plan(self) -> int:
+        """What is left to do, as parts; their number."""
+        folders = {self._path(item).parent for item in self._items}
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        count = 0
+        for index, item in enumerate(self._items):
+            starts = range(0, max(item.size, 1), PART) if item.size is not None and item.ranged else range(1)
+            missing = [start for start in starts if (index, start) not in self._journal.done]
+            self._left[index] = len(missing)
+            had = sum(_length(item, start) or 0 for start in starts) - sum(
+                _length(item, start) or 0 for start in missing
+            )
+            self._progress.had(had)
+            if item.size and item.size > PART and not had:
+                with self._path(item).open("wb") as file:
+                    file.truncate(item.size)
+            count += len(missing)
+            for start in missing:
+                self._parts.put((index, start))
+            if not missing:
+                self._close(index)
+        return count
+
+    def _path(self, item: Item) -> Path:
+        return self._journal.files / item.path
+
+    def _watch(self) -> None:
+        if self._failure is None:
+            try:
+                self._progress.look()
+            except FetchError as error:
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+        self._stop.set()
+
+    def _work(self) -> None:
+        session = self._open_session()
+        buffer = memoryview(bytearray(_BUFFER))
+        try:
+            while not self._stop.is_set():
+                index, start = self._parts.get_nowait()
+                self._bring(session, buffer, index, start)
+        except queue.Empty:
+            return
+        except Exception as error:
+            self._fail(error)
+        finally:
+            session.close()
+
+    def _bring(self, session: Session, buffer: memoryview, index: int, start: int) -> None:
+        item = self._items[index]
+        length = _length(item, start)
+        cursor, patience = _Cursor(start, None if length is None else start + length), Patience()
+        out = os.open(self._path(item), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            while not self._stop.is_set():
+                before = cursor.at
+                try:
+                    self._stream(session, buffer, index, cursor, out)
+                    break
+                except Transient as error:
+                    if not item.ranged:
+                        self._progress.add(start - cursor.at)
+                        cursor.at = before = start
+                    if cursor.at > before:
+                        patience.renew()
+                    self._finals.pop(index, None)
+                    patience.wait(error)
+            if self._stop.is_set():
+                return
+            if length is None:
+                os.ftruncate(out, cursor.at)
+        finally:
+            os.close(out)
+        with self._lock:
+            self._left[index] -= 1
+            is_whole = not self._left[index]
+        if is_whole:
+            self._close(index)
+        self._journal.add(index, start)
+
+    def _close(self, index: int) -> None:
+        """All parts of a file are there: is it the right one?"""
+        item = self._items[index]
+        if digest := item.digest or self._digests.get(index):
+            verify(self._path(item), digest, item.path)
+
+    def _stream(self, session: Session, buffer: memoryview, index: int, cursor: _Cursor, out: int) -> None:
+        item = self._items[index]
+        if cursor.end == cursor.at and item.size == 0:
+            return
+        more = {}
+        if item.ranged and cursor.end is not None and (cursor.at or cursor.end != item.size):
+            more["Range"] = f"bytes={cursor.at}-{cursor.end - 1}"
+        if item.version and not item.version.startswith("W/"):
+            more["If-Match"] = f'"{bare(item.version)}"'
+        final = self._finals.get(index)
+        request = final or item.request()
+        answer, asked = session.get(request, more)
+        try:
+            if asked is not request:
+                self._finals[index] = asked
+            _judge(answer, item, cursor, asked.url, is_final=final is not None)
+            if item.digest is None and (found := announced(answer)) is not None:
+                self._digests[index] = found
+            self._copy(answer, item, cursor, buffer, out)
+        except (OSError, http.client.HTTPException) as error:
+            session.close()
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise
+            raise Transient(f"'{item.path}' broke off at {size(cursor.at)}: {describe(error)}") from error
+        except FetchError:
+            session.close()
+            raise
+
+    def _copy(
+        self, answer: http.client.HTTPResponse, item: Item, cursor: _Cursor, buffer: memoryview, out: int
+    ) -> None:
+        while cursor.end is None or cursor.at < cursor.end:
+            room = buffer if cursor.end is None else buffer[: cursor.end - cursor.at]
+            count = _read(answer, room)
+            if not count:
+                break
+            if cursor.end is None:
+                within(self._limits, item.path, cursor.at + count)
+            _write(out, room[:count], cursor.at)
+            cursor.at += count
+            self._progress.add(count)
+            if self._stop.is_set():
+                return
+        if (cursor.end is not None and cursor.at < cursor.end) or answer.length:
+            raise Transient(f"'{item.path}' was cut at {size(cursor.at)}")
+        answer.read()  # nothing; the connection is free for the next part
+        self._check_total()
+
+    def _check_total(self) -> None:
+        if self._progress.done > self._limits.max_bytes:
+            raise FetchError(
+                Why.LIMIT, f"the model has more than {size(self._limits.max_bytes)}, which is the limit here"
+            )
+
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+
+
+def _read(answer: http.client.HTTPResponse, room: memoryview) -> int:
+    """What has come, as soon as something has: `readinto` would wait until the room is full."""
+    if answer.length is None:
+        data = answer.read1(len(room))
+        room[: len(data)] = data
+        return len(data)
+    count: int = answer.fp.readinto1(room[: answer.length])
+    answer.length -= count
+    return count
+
+
+def _write(out: int, data: memoryview, at: int) -> None:
+    while data:
+        count = os.pwrite(out, data, at)
+        data, at = data[count:], at + count
+
+
+def _judge(answer: http.client.HTTPResponse, item: Item, cursor: _Cursor, url: str, *, is_final: bool) -> None:
+    """Raises for an answer that is not the part that was asked for, of the version that was listed."""
+    check_up(answer, url)
+    if answer.status in (404, 410, 412, 416):
+        raise FetchError(Why.CHANGED, f"'{item.path}' was replaced or removed while it was downloaded")
+    if answer.status in (401, 403) and is_final:
+        raise Transient(f"the address of '{item.path}' has expired")
+    check(answer.status, url)
+    found = answer.getheader("ETag")
+    if item.version and found and bare(found) != bare(item.version):
+        raise FetchError(Why.CHANGED, f"'{item.path}' was replaced while it was downloaded")
+    if answer.status == 206:
+        parts = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)", answer.getheader("Content-Range") or "")
+        if parts is None or int(parts[1]) != cursor.at:
+            raise FetchError(Why.STORE, f"the store answers with another part of '{item.path}' than was asked for")
+        if item.size is not None and parts[3] not in ("*", str(item.size)):
+            raise FetchError(Why.CHANGED, f"'{item.path}' has another size than before: it was replaced meanwhile")
+    elif cursor.at:
+        raise FetchError(Why.STORE, f"the store does not serve parts of '{item.path}'")
+    elif answer.length is not None and item.size is not None and answer.length != item.size:
+        raise FetchError(Why.CHANGED, f"'{item.path}' has another size than before: it was replaced meanwhile")
+
+
+def bare(version: str) -> str:
+    """An ETag without its quotes: stores write it with them in one place and without in the other."""
+    return version.removeprefix("W/").strip('"')
+
+
+def _length(item: Item, start: int) -> int | None:
+    """Of the part that starts there."""
+    if item.size is None:
+        return None
+    return min(PART, item.size - start) if item.ranged else item.size
