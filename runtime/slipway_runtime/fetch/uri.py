@@ -21,7 +21,7 @@ MAX = 1024
 _PLAIN = re.compile(r"[a-z0-9]+://[A-Za-z0-9._~!$&'()*+,;=:@%/\[\]-]+")
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _NAME = re.compile(rf"({_LABEL}\.)*{_LABEL}")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _HUB = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,95})/([A-Za-z0-9][A-Za-z0-9._-]{0,95})")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
@@ -153,8 +153,8 @@ def _web(uri: str, rest: str) -> Web:
 def _hub(uri: str, rest: str) -> Hub:
     owner, _, rest = rest.partition("/")
     name, _, path = rest.partition("/")
-    name, _, revision = name.partition("@")
-    if not _HUB.fullmatch(f"{owner}/{name}") or not (revision == "" or _REVISION.fullmatch(revision)) or "%" in path:
+    name, at, revision = name.partition("@")
+    if not _HUB.fullmatch(f"{owner}/{name}") or (at and not _REVISION.fullmatch(revision)) or "%" in path:
         raise _wrong(uri, "must be hf://ORG/NAME, hf://ORG/NAME@REVISION or hf://ORG/NAME@REVISION/PATH")
     return Hub(f"{owner}/{name}", revision or "main", path.strip("/"))
 
