@@ -12,6 +12,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from slipway_runtime.fetch import policy as rules
 from slipway_runtime.fetch.credentials import Credentials
 from slipway_runtime.fetch.errand import Errand
 from slipway_runtime.fetch.failures import FetchError, Transient, Why
@@ -23,7 +24,7 @@ from slipway_runtime.fetch.uri import Bucket, host_port
 
 _SIGNED_FOR = timedelta(minutes=15)
 _RETRY: Any = {
-    "max_retries": 4,
+    "max_retries": 3,
     "retry_timeout": timedelta(seconds=8),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
 }
@@ -43,7 +44,7 @@ def listing(errand: Errand, bucket: Bucket) -> Listing:
         "allow_http": True,  # the guard judges
         "proxy_url": guard.url,
         "connect_timeout": "5s",
-        "read_timeout": "8s",
+        "read_timeout": "5s",
         "timeout": "60s",
         "user_agent": "slipway-fetch",
     }
@@ -56,6 +57,10 @@ def listing(errand: Errand, bucket: Bucket) -> Listing:
         raise
     except (BaseError, OSError, ValueError) as error:
         raise guard.refused or _mapped(error, errand.uri, storage) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pyo3's, which is none of Python's ordinary errors
+            raise
+        raise FetchError(Why.STORE, f"'{errand.uri}' cannot be asked for: {type(error).__name__}") from error
     finally:
         guard.close()
 
@@ -78,6 +83,8 @@ def _place(bucket: Bucket, storage: Storage) -> _Place:
         if bucket.scheme == "az":
             return _Place(endpoint, f"{endpoint}/{bucket.name}", (f"{host}:{port}", "login.microsoftonline.com"))
         if bucket.scheme == "s3" and not storage.path_style:
+            if rules.literal(host) is not None:
+                raise FetchError(Why.URI, "storage.pathStyle: false needs a name in storage.endpoint, not an address")
             named = f"{parts.scheme}://{bucket.name}.{parts.netloc}"
             return _Place(named, named, (f"{bucket.name}.{host}:{port}", f"sts.{region}.amazonaws.com"))
         return _Place(endpoint, f"{endpoint}/{bucket.name}", (f"{host}:{port}", f"sts.{region}.amazonaws.com"))
@@ -201,6 +208,6 @@ def _mapped(error: Exception, uri: str, storage: Storage) -> FetchError:
         return FetchError(Why.STORE, f"the bucket of '{uri}' is in another region: set storage.region")
     if "certificate" in text or "unknownissuer" in text:
         return FetchError(Why.STORE, f"the store of '{uri}' has no certificate to trust: put its authority into ca.crt")
-    if "private key" in text or "decoding" in text or "pem" in text:
+    if any(word in text for word in ("credential", "service account", "private key", "pem file")):
         return FetchError(Why.DENIED, f"the credentials for '{uri}' cannot be read: {whose}")
     return Transient(f"the store of '{uri}' does not answer as a store ({type(error).__name__})")
