@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import struct
 import tarfile
 import tracemalloc
 import zipfile
@@ -19,6 +20,7 @@ from slipway_runtime.fetch.zips import look
 from tests.runtime.fetching.archives import entry, gz, overlapping, raw_header, tar, with_flag, zip_of, zipped, zst
 
 FILES = {"model.pt": b"weights" * 1000, "sub/labels.txt": b"a\nb\n", "empty": b""}
+FOLDERS = [entry(name, b"", tarfile.DIRTYPE) for name in (".", "sub")]
 PLAIN = tar(*(entry(name, data) for name, data in FILES.items()))
 MIB = 1 << 20
 SMALL = Limits(max_bytes=64 * MIB, max_file_bytes=32 * MIB, max_files=100, max_ratio=50)
@@ -48,7 +50,7 @@ def as_zip() -> bytes:
         ("m.TAR.ZST", zst(PLAIN)),
         ("m.tar.zst", zst(PLAIN[:1000]) + zst(PLAIN[1000:])),
         ("m.tar", tar(*(entry("./" + name, data) for name, data in FILES.items()))),
-        ("m.tar", tar(*(entry(name, b"", tarfile.DIRTYPE) for name in (".", "sub")), *(entry(n, d) for n, d in FILES.items()))),
+        ("m.tar", tar(FOLDERS[0], FOLDERS[1], *(entry(name, data) for name, data in FILES.items()))),
         ("m.tar", tar(*(entry(name, data) for name, data in FILES.items()), form=tarfile.GNU_FORMAT)),
         ("m.tar", tar(*(entry(name, data) for name, data in FILES.items()), form=tarfile.USTAR_FORMAT)),
         ("m.zip", as_zip()),
@@ -120,8 +122,7 @@ def test_a_device_is_refused(tmp_path: Path, member: tuple[tarfile.TarInfo, byte
 
 
 def sparse() -> bytes:
-    data = tar((_sparse_info(), b"0\n1\n"))
-    return data
+    return tar((_sparse_info(), b"0\n1\n"))
 
 
 def _sparse_info() -> tarfile.TarInfo:
@@ -138,6 +139,18 @@ def _sparse_info() -> tarfile.TarInfo:
 
 def deep_headers() -> bytes:
     return (raw_header(b"x", b"16", b"x") + b"16 path=aaaaaaaa".ljust(512, b"\0")) * 3000 + raw_header(b"x", b"0")
+
+
+def _ended(count: int = 1, directory: int = 47) -> bytes:
+    """A zip of one file whose end says something else."""
+    return zip_of("x")[:-22] + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, count, count, directory, 34, 0)
+
+
+def _lzma() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as made:
+        made.writestr("x", b"x")
+    return out.getvalue()
 
 
 HOSTILE: list[tuple[str, str, Callable[[], bytes], Why]] = [
@@ -172,26 +185,19 @@ HOSTILE: list[tuple[str, str, Callable[[], bytes], Why]] = [
     ("an overlapping zip bomb", "m.zip", lambda: overlapping(90, bytes(MIB)), Why.ARCHIVE),
     ("a zip of many entries", "m.zip", lambda: zip_of(*map(str, range(101))), Why.LIMIT),
     ("a tar of many entries", "m.tar", lambda: tar(*(entry(str(n)) for n in range(101))), Why.LIMIT),
-    ("a tar of many folders", "m.tar", lambda: tar(*(entry(f"{n}/", b"", tarfile.DIRTYPE) for n in range(101))), Why.LIMIT),
+    ("a tar of many folders", "m.tar", lambda: tar(*(entry(f"{n}", b"", b"5") for n in range(101))), Why.LIMIT),
     ("a file above its limit", "m.tar", lambda: tar(entry("x", os.urandom(33 * MIB))), Why.LIMIT),
-    ("files above their limit", "m.tar", lambda: tar(*(entry(str(n), os.urandom(22 * MIB)) for n in range(3))), Why.LIMIT),
+    ("files above their limit", "m.tar", lambda: tar(*(entry(n, os.urandom(22 * MIB)) for n in "abc")), Why.LIMIT),
     ("an encrypted zip", "m.zip", lambda: with_flag(zip_of("x"), 1), Why.ARCHIVE),
     ("a zip with a link", "m.zip", lambda: zip_of("x", mode=0o120777, data=b"/etc/passwd"), Why.ARCHIVE),
     ("a zip with a device", "m.zip", lambda: zip_of("x", mode=0o020666), Why.ARCHIVE),
     ("a zip with a file twice", "m.zip", lambda: zip_of("xx1", "xx2").replace(b"xx2", b"xx1"), Why.ARCHIVE),
     ("a zip with a NUL in a name", "m.zip", lambda: zip_of("x_y").replace(b"x_y", b"x\0y"), Why.ARCHIVE),
     ("a zip with two names for one file", "m.zip", lambda: zip_of("xyz").replace(b"xyz", b"../", 1), Why.ARCHIVE),
-    ("a zip of a rare method", "m.zip", lambda: _lzma(), Why.ARCHIVE),
-    ("a zip whose directory is larger than itself", "m.zip", lambda: zip_of("x")[:-10] + b"\xff\xff\xff\x7f" + zip_of("x")[-6:], Why.ARCHIVE),
-    ("a zip that counts wrong", "m.zip", lambda: zip_of("x")[:-12] + b"\x40\0\x40\0"[:2] + zip_of("x")[-10:], Why.ARCHIVE),
+    ("a zip of a rare method", "m.zip", _lzma, Why.ARCHIVE),
+    ("a zip whose directory is larger than itself", "m.zip", lambda: _ended(directory=0x7FFFFFFF), Why.ARCHIVE),
+    ("a zip that counts entries it has not", "m.zip", lambda: _ended(count=64), Why.ARCHIVE),
 ]  # fmt: skip
-
-
-def _lzma() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as made:
-        made.writestr("x", b"x")
-    return out.getvalue()
 
 
 @pytest.mark.parametrize(("name", "make", "why"), [each[1:] for each in HOSTILE], ids=[each[0] for each in HOSTILE])
@@ -203,7 +209,7 @@ def test_a_hostile_archive_is_refused_with_a_sentence(
 
 
 def test_an_archive_of_many_files_is_unpacked_in_little_memory(tmp_path: Path) -> None:
-    """Python's own reader keeps what it has seen of each: 4 MB here, a gigabyte of a million."""
+    """Python's own reader keeps what it has seen of each: with it this takes 2 MB, and a million files take 400."""
     data = gz(tar(*(entry(f"{n % 100}/{n}", b"") for n in range(3000))))
     archive, folder = tmp_path / "m.tar.gz", tmp_path / "out"
     archive.write_bytes(data)
@@ -215,7 +221,7 @@ def test_an_archive_of_many_files_is_unpacked_in_little_memory(tmp_path: Path) -
     finally:
         tracemalloc.stop()
     assert len([path for path in folder.rglob("*") if path.is_file()]) == 3000
-    assert peak < 2 << 20
+    assert peak < 1_400_000
 
 
 def test_a_full_disk_is_told_while_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +262,7 @@ def test_a_layer_may_take_a_whole_folder_away(tmp_path: Path) -> None:
     assert layered(tmp_path, gz(first), gz(second)) == {"c": b"c", "sub/n": b"new"}
 
 
-@pytest.mark.parametrize("name", ["models/../../x", "models/.wh...", "models/.wh...", "models/a/../../.wh.x"])
+@pytest.mark.parametrize("name", ["models/../../x", "models/.wh...", "models/a/../../.wh.x"])
 def test_a_layer_that_climbs_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "x").write_text("mine")
     with pytest.raises(FetchError):
