@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ def main(argv: list[str] | None = None, env: Mapping[str, str] | None = None) ->
         return tell(failure)
     except OSError as error:
         return tell(_of_disk(error))
+    except Exception as error:  # the end of the process: one sentence all the same
+        traceback.print_exc()
+        return tell(Failure(f"the fetcher failed: {type(error).__name__}"))
     say(f"{words} in {time.monotonic() - started_s:.1f} s")
     return 0
 

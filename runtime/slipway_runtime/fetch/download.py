@@ -182,12 +182,12 @@ class Download:
                 self._digests[index] = found
             self._copy(answer, item, cursor, buffer, out)
         except (OSError, http.client.HTTPException) as error:
-            session.close()
+            session.leave(answer)
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
             raise Transient(f"'{item.path}' broke off at {size(cursor.at)}: {describe(error)}") from error
         except FetchError:
-            session.close()
+            session.leave(answer)
             raise
 
     def _copy(
@@ -204,6 +204,7 @@ class Download:
             cursor.at += count
             self._progress.add(count)
             if self._stop.is_set():
+                answer.close()
                 return
         if (cursor.end is not None and cursor.at < cursor.end) or answer.length:
             raise Transient(f"'{item.path}' was cut at {size(cursor.at)}")

@@ -59,16 +59,19 @@ class Session:
         raise FetchError(Why.REFUSED, f"{_site(request.url)} answers with one redirect after another")
 
     def drop(self, answer: http.client.HTTPResponse) -> None:
-        """Leave an answer; its connection goes with it unless little is left."""
-        left = answer.length
-        if left is not None and left <= 1 << 16 and answer.isclosed() is False:
+        """Be done with an answer; its connection is kept where little is left of it."""
+        if answer.length is not None and answer.length <= 1 << 16:
             try:
                 answer.read()
             except (OSError, http.client.HTTPException):
-                self.close()
-            return
-        if not answer.isclosed():
-            self.close()
+                self.leave(answer)
+        elif not answer.isclosed():
+            self.leave(answer)
+
+    def leave(self, answer: http.client.HTTPResponse) -> None:
+        """Close an answer in its middle, and with it all connections."""
+        answer.close()  # one that ends with its connection is not known to it any more
+        self.close()
 
     def close(self) -> None:
         for connection in self._open.values():
@@ -144,10 +147,14 @@ class Session:
         try:
             check_up(answer, request.url)
             body = answer.read(limit + 1)
+        except Transient:
+            self.leave(answer)
+            raise
         except (OSError, http.client.HTTPException) as error:
-            self.close()
+            self.leave(answer)
             raise Transient(f"{_site(request.url)} broke off: {describe(error)}") from error
         if len(body) > limit:
+            self.leave(answer)
             raise FetchError(Why.LIMIT, f"{_site(request.url)} answers with more than anything needs")
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
 

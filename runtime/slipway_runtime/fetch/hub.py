@@ -31,7 +31,7 @@ def listing(errand: Errand, hub: Hub) -> Listing:
         commit, files = bytes.fromhex(told["sha"]).hex(), list(told["siblings"])
         chosen = list(_chosen(hub, files, errand.storage.allow_patterns))
         return _listing(hub, chosen, f"{endpoint}/{hub.repository}/resolve/{commit}", secret)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FetchError(Why.STORE, f"the hub does not answer as a hub about '{hub.repository}'") from error
 
 

@@ -31,7 +31,7 @@ def listing(errand: Errand, registry: Registry) -> Listing:
         manifest = _manifest(errand, registry, base, _platform(manifest), secret)
     try:
         return _listing(manifest["layers"], f"{base}/blobs", secret)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FetchError(
             Why.STORE, f"'{errand.uri}' has a manifest that is neither an artifact's nor an image's"
         ) from error

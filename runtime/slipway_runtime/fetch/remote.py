@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +53,22 @@ def fetch(uri: str, source: Remote, dest: Path, settings: Settings, credentials:
     dialer = Dialer(settings.policy, proxy(settings.proxy))
     context = tls(credentials.authorities())
     errand = Errand(uri, storage, settings.limits, credentials, dialer, Session(dialer, context))
-    for attempt in range(_TRIES):
-        try:
-            made, count = _brought(errand, source, dest, lambda: Session(dialer, context))
-            break
-        except FetchError as error:
-            if error.why is not Why.CHANGED or attempt == _TRIES - 1:
-                raise
-            say(f"{error}; once more from the beginning")
+    with closing(errand.session):
+        made, count = _at_last(lambda: _brought(errand, source, dest, lambda: Session(dialer, context)))
     publish(made, dest, mark.hexdigest())
     return Fetched(count)
+
+
+def _at_last(bring: Callable[[], tuple[Path, int]]) -> tuple[Path, int]:
+    """Again while the model is replaced."""
+    for _ in range(_TRIES - 1):
+        try:
+            return bring()
+        except FetchError as error:
+            if error.why is not Why.CHANGED:
+                raise
+            say(f"{error}; once more from the beginning")
+    return bring()
 
 
 def _brought(errand: Errand, source: Remote, dest: Path, open_session: Callable[[], Session]) -> tuple[Path, int]:

@@ -81,7 +81,7 @@ def read(env: Mapping[str, str]) -> Settings:
     unknown = given.keys() - {"policy", "limits", "storage", "proxy"}
     if unknown:
         raise BadConfig(f"SLIPWAY_FETCH: unknown: {', '.join(sorted(unknown))}")
-    proxy = given.get("proxy") or ""
+    proxy = given.get("proxy", "")
     if not isinstance(proxy, str):
         raise BadConfig("SLIPWAY_FETCH.proxy must be a string")
     return Settings(
@@ -93,7 +93,7 @@ def read(env: Mapping[str, str]) -> Settings:
 
 
 def _made(kind: type[_T], given: Mapping[str, Any], name: str) -> _T:
-    values = given.get(name) or {}
+    values = given.get(name, {})
     if not isinstance(values, dict):
         raise BadConfig(f"SLIPWAY_FETCH.{name} must be an object")
     hints = get_type_hints(kind)

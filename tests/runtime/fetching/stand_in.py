@@ -171,7 +171,8 @@ def serving(store: Store, certificate: tuple[Path, Path] | None = None) -> Itera
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        # The handshake is the connection's own thread's: one that fails is no end of the listener.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         store.scheme = "https"
     store.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

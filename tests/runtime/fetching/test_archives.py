@@ -37,7 +37,11 @@ def unpacked(tmp_path: Path, name: str, data: bytes, limits: Limits = SMALL) -> 
 
 
 def as_zip() -> bytes:
-    return zipped(lambda made: [made.writestr(name, data) for name, data in FILES.items()][-1])
+    def fill(made: zipfile.ZipFile) -> None:
+        for name, data in FILES.items():
+            made.writestr(name, data)
+
+    return zipped(fill)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 import base64
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from slipway_runtime.errors import BadConfig
-from slipway_runtime.fetch import dial
 from slipway_runtime.fetch.dial import Dialer, proxy
 from slipway_runtime.fetch.failures import FetchError, Transient
 from slipway_runtime.fetch.settings import Policy
@@ -55,11 +54,19 @@ class Names:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
 
+def opened(reached: list[object]) -> Callable[..., socket.socket]:
+    def create_connection(where: object, _: float) -> socket.socket:
+        reached.append(where)
+        return socket.socket()
+
+    return create_connection
+
+
 def test_a_name_is_resolved_once_and_what_was_judged_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names(["192.0.2.10"], ["169.254.169.254"], ["127.0.0.1"])
     reached: list[object] = []
     monkeypatch.setattr(socket, "getaddrinfo", names)
-    monkeypatch.setattr(socket, "create_connection", lambda where, _: reached.append(where) or socket.socket())
+    monkeypatch.setattr(socket, "create_connection", opened(reached))
     dialer = Dialer(Policy(inside_hosts=("rebinding.example",)))
     for _ in range(3):
         dialer.connect("rebinding.example", 443, tls=True).close()
@@ -136,6 +143,6 @@ def test_a_metadata_service_is_asked_only_where_an_administrator_allows_it(monke
     with pytest.raises(FetchError, match="no metadata service"):
         allowed.metadata("10.0.0.1")
     reached: list[object] = []
-    monkeypatch.setattr(dial.socket, "create_connection", lambda where, _: reached.append(where) or socket.socket())
+    monkeypatch.setattr(socket, "create_connection", opened(reached))
     allowed.metadata("169.254.169.254").close()
     assert reached == [("169.254.169.254", 80)]
