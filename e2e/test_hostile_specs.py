@@ -19,7 +19,7 @@ from e2e.support.team import Team
 from e2e.support.wait import until
 
 MODEL = "spec.predictor.model"
-URI = "must be sample://NAME, pvc://CLAIM/PATH or file:///PATH without"
+URI = "must be s3://, gs://, az://, https://, hf://, oci://, sample://NAME, pvc://CLAIM/PATH or file:///PATH"
 QUANTITY = "must be a quantity such as 2, 500m or 8Gi"
 DURATION = "must be a duration such as 500ms, 10s or 1m30s"
 MEGABYTE = "x" * (1 << 20)

@@ -1,5 +1,6 @@
 """What the chart installs, in both of its modes."""
 
+import json
 import re
 
 import pytest
@@ -10,6 +11,8 @@ from slipway.api.names import LABEL_REVISION, LABEL_SERVICE, LABEL_VARIANT
 from slipway.api.v1alpha1 import ServingRuntimeSpec
 from slipway.main import Settings
 from slipway.signals.prometheus import Place
+from slipway_runtime.fetch.settings import Settings as FetchSettings
+from slipway_runtime.fetch.settings import read
 from tests import golden
 from tests.chart import helm
 
@@ -244,6 +247,29 @@ def test_the_operator_is_told_of_prometheus_and_let_out_to_it(url: str, ports: l
     assert mount in container["volumeMounts"]
     assert {"name": "prometheus", "secret": {"secretName": "prometheus", "optional": True}} in pod["volumes"]
     assert [port["port"] for port in policies(values)["slipway-operator"]["egress"][-1]["ports"]] == ports
+
+
+def test_the_operator_tells_fetchers_what_the_chart_says() -> None:
+    values = {
+        "policy": {"schemes": ["s3", "oci"], "insideHosts": ["minio.storage.svc:9000", "*.corp"]},
+        "limits": {"maxSize": "200Gi", "maxFiles": 1_000_000},
+        "proxy": "http://proxy:3128",
+        "caConfigMap": "bundle",
+    }
+    container = helm.pod_specs(helm.render({"fetch": values}))["Deployment/slipway-operator"]["containers"][0]
+    told = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    fetching = Settings.from_env(told).fetching
+    assert fetching.policy["insideHosts"] == ["minio.storage.svc:9000", "*.corp"]
+    assert (fetching.limits["maxBytes"], fetching.limits["maxFiles"]) == (200 << 30, 1_000_000)
+    assert (fetching.proxy, fetching.ca_config_map) == ("http://proxy:3128", "bundle")
+
+
+def test_the_charts_own_words_on_fetching_are_the_fetchers_defaults() -> None:
+    container = helm.pod_specs(helm.render())["Deployment/slipway-operator"]["containers"][0]
+    told = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    fetching = Settings.from_env(told).fetching
+    given = {"policy": fetching.policy, "limits": fetching.limits, "proxy": fetching.proxy}
+    assert read({"SLIPWAY_FETCH": json.dumps(given)}) == FetchSettings()
 
 
 def test_without_a_prometheus_the_operator_hears_of_none() -> None:

@@ -14,6 +14,7 @@ from slipway.api.schema import (
     rule,
     rules,
 )
+from slipway.api.storage import REMOTE_RULES, Storage, StorageUri
 
 Argument = Annotated[str, Field(max_length=2048)]
 Arguments = Annotated[list[Argument], Field(max_length=64, json_schema_extra=ATOMIC)]
@@ -115,28 +116,15 @@ class ModelFormat(Schema):
     version: LabelValue | None = Field(default=None, description="Version of the format; any when absent.")
 
 
-STORAGE_URI = (
-    r"^(sample://[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-    r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9._~+@=-]+)*/?"
-    r"|file://(/[A-Za-z0-9._~+@=-]+)+/?)$"
-)
-
-
 class Model(Schema):
     """What is served: a model, its format and the runtime that serves it."""
 
     model_format: ModelFormat = Field(description="Format of the model; chooses the runtime.")
-    storage_uri: str = Field(
-        max_length=1024,
-        description="Where the model is: sample://NAME, pvc://CLAIM/PATH or file:///PATH in the runtime's image.",
-        json_schema_extra=rules(
-            rule(
-                f"self.matches('{STORAGE_URI}') && !self.contains('/../') && !self.endsWith('/..')",
-                'must be sample://NAME, pvc://CLAIM/PATH or file:///PATH without ".."',
-                value="(self.size() > 100 ? self.substring(0, 100) + '...' : self)",
-            )
-        ),
+    storage_uri: StorageUri = Field(
+        description="Where the model is: s3://, gs://, az://, https://, hf://, oci://, sample://NAME, pvc://CLAIM/PATH"
+        " or file:///PATH in the runtime's image (docs/storage.md).",
     )
+    storage: Storage | None = Field(default=None, description="Credentials, digest and address of the store.")
     runtime: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")] | None = Field(
         default=None,
         description="Name of the ServingRuntime or ClusterServingRuntime; chosen by format and priority when absent.",
@@ -150,3 +138,5 @@ class Model(Schema):
     )
     env: Env = Field(default=[], description="Environment of the model container.")
     resources: Resources = Field(default=Resources(), description="Compute resources; the runtime's own when absent.")
+
+    model_config = Schema.model_config | {"json_schema_extra": rules(*REMOTE_RULES)}

@@ -74,7 +74,9 @@ def render(ground: Ground, aim: Aim, config: Config) -> Record | Refusal:
     image = runtimes.image(runtime.spec.container, predictor.model.runtime_version)
     if isinstance(image, Refusal):
         return image
-    template = resources.pod_template(service, predictor, runtime.spec.container, image, config.fetcher_image)
+    template = resources.pod_template(
+        service, predictor, runtime.spec.container, image, config.fetcher_image, fetched=config.fetching
+    )
     wanted = revision.digest(revision.choice(predictor, aim.variant))
     rendering, follow = revision.digest(template), predictor.runtime_updates == "Follow"
     return Record(

@@ -22,7 +22,8 @@ from slipway.api.names import (
 )
 from slipway.api.schema import seconds
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
-from slipway.decide import storage
+from slipway.decide import fetching, storage
+from slipway.decide.fetching import Fetching
 from slipway.decide.revision import Record, data
 
 DRAIN_S = 10
@@ -39,6 +40,8 @@ RESTRICTED = {
 }
 TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
 HTTP_PORT, GRPC_PORT = 80, 8001
+NO_WORDS = Fetching()
+"""The installation says nothing about fetching."""
 
 
 def labels(service: str, revision: str | None = None, variant: str = "") -> dict[str, str]:
@@ -163,13 +166,19 @@ def budget(owner: Manifest) -> Manifest:
 
 
 def pod_template(
-    service: str, predictor: Predictor, container: RuntimeContainer, image: str, fetcher_image: str
+    service: str,
+    predictor: Predictor,
+    container: RuntimeContainer,
+    image: str,
+    fetcher_image: str,
+    *,
+    fetched: Fetching = NO_WORDS,
 ) -> Manifest:
     """The pods of a new revision, to be frozen in its record."""
     where = storage.locate(predictor.model.storage_uri, runtime_image=image, fetcher_image=fetcher_image)
     spec: Manifest = {
         "containers": [_model(service, predictor, container, image, where)],
-        "volumes": _volumes(where),
+        "volumes": [*_volumes(where), *fetching.volumes(predictor.model.storage_uri, fetched)],
         "restartPolicy": "Always",
         "dnsPolicy": "ClusterFirst",
         "schedulerName": "default-scheduler",
@@ -187,7 +196,8 @@ def pod_template(
         ],
     }
     if where.fetch:
-        spec["initContainers"] = [_fetch(where.fetch, fetcher_image)]
+        fetch = fetching.container(where.fetch, predictor.model.storage, fetcher_image, fetched)
+        spec["initContainers"] = [fetch | {"securityContext": RESTRICTED, **TERMINATION}]
     if predictor.node_selector:
         spec["nodeSelector"] = predictor.node_selector
     if predictor.tolerations:
@@ -272,20 +282,6 @@ def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
         "timeoutSeconds": 2,
         "successThreshold": 1,
         "failureThreshold": failures,
-    }
-
-
-def _fetch(uri: str, image: str) -> Manifest:
-    return {
-        "name": "fetch",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "slipway_runtime.fetch"],
-        "args": [uri, storage.MOUNT],
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": RESTRICTED,
-        "volumeMounts": [{"name": "model", "mountPath": storage.MOUNT}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
-        **TERMINATION,
     }
 
 

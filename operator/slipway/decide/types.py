@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from slipway.api.conditions import Reason
 from slipway.api.manifest import Manifest
 from slipway.decide.demand import Demand
+from slipway.decide.fetching import Fetching
 from slipway.decide.hosts import Claim, Domains
 from slipway.decide.release import Reading, Window
 
@@ -27,6 +28,7 @@ class Config:
 
     fetcher_image: str
     entrance: Entrance = field(default_factory=Entrance)
+    fetching: Fetching = field(default_factory=Fetching)
     drain_s: float = 5.0
     """How long a revision keeps its pods after the last gateway left it: a request may be on its way there still."""
     revision_history_limit: int = 10

@@ -17,6 +17,7 @@ from slipway_runtime.fetch.uri import host_port
 
 _HEAD_MAX = 1 << 16
 _IDLE_S = 30.0
+_METADATA_NAMES = {"metadata": "169.254.169.254", "metadata.google.internal": "169.254.169.254"}
 
 
 class Guard:
@@ -93,8 +94,9 @@ class Guard:
         return None
 
     def _dial(self, host: str, port: int, *, tls: bool) -> socket.socket:
-        if self._dialer.policy.cloud_credentials and rules.literal(host) in rules.METADATA:
-            return self._dialer.metadata(host)
+        address = _METADATA_NAMES.get(host, host)
+        if self._dialer.policy.cloud_credentials and rules.literal(address) in rules.METADATA:
+            return self._dialer.metadata(address)
         if not rules.matches(self._hosts, host, port):
             raise FetchError(Why.REFUSED, f"the store sends its requests to another host, '{host}'")
         return self._dialer.connect(host, port, tls=tls)

@@ -28,6 +28,7 @@ _RETRY: Any = {
     "retry_timeout": timedelta(seconds=8),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
 }
+_GOOGLE = ("oauth2.googleapis.com", "www.googleapis.com", "iamcredentials.googleapis.com")
 _REGION = "us-east-1"
 
 
@@ -51,7 +52,7 @@ def listing(errand: Errand, bucket: Bucket) -> Listing:
     if authorities := credentials.authorities():
         client["root_certificate"] = "\n".join(authorities)
     try:
-        store, signs = _store(bucket, storage, credentials, place, client)
+        store, signs = _store(bucket, errand, place, client)
         return _listed(errand, bucket, store, _requests(store, place.base, signs, credentials, bucket.scheme))
     except FetchError:
         raise
@@ -98,15 +99,19 @@ def _place(bucket: Bucket, storage: Storage) -> _Place:
             return _Place(
                 f"https://{host}",
                 f"https://{host}/{bucket.name}",
-                (host, "oauth2.googleapis.com", "www.googleapis.com"),
+                (host, *_GOOGLE),
             )
         case "az":
             host = f"{bucket.account}.blob.core.windows.net"
             return _Place(f"https://{host}", f"https://{host}/{bucket.name}", (host, "login.microsoftonline.com"))
 
 
-def _store(bucket: Bucket, storage: Storage, credentials: Credentials, place: _Place, client: Any) -> tuple[Any, bool]:
+def _store(bucket: Bucket, errand: Errand, place: _Place, client: Any) -> tuple[Any, bool]:
     """The store, and whether its requests are signed."""
+    storage, credentials = errand.storage, errand.credentials
+    # Without keys a store asks its cloud's metadata service for some, unless it is told not to sign.
+    from_cloud = errand.dialer.policy.cloud_credentials and not (storage.secret_name or storage.anonymous)
+    unsigned: dict[str, Any] = {} if from_cloud else {"skip_signature": True}
     options: Any = {"client_options": client, "retry_config": _RETRY}
     match bucket.scheme:
         case "s3":
@@ -114,19 +119,19 @@ def _store(bucket: Bucket, storage: Storage, credentials: Credentials, place: _P
             signs = _has(bool(known), storage, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
             style: Any = {"virtual_hosted_style_request": not storage.path_style}
             region = storage.region or _REGION
-            known = known or {"skip_signature": True}
+            known, signs = known or unsigned, signs or from_cloud
             return S3Store(bucket.name, endpoint=place.endpoint, region=region, **style, **known, **options), signs
         case "gs":
             key = "" if storage.anonymous else credentials.google()
             signs = _has(bool(key), storage, "service-account.json")
-            known = {"service_account_key": key} if key else {"skip_signature": True}
+            known, signs = {"service_account_key": key} if key else unsigned, signs or from_cloud
             base: Any = {"base_url": place.endpoint} if storage.endpoint else {}
             return GCSStore(bucket.name, **base, **known, **options), signs
         case "az":
             known = {} if storage.anonymous else dict(credentials.azure())
             signs = _has(bool(known), storage, "AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID")
             signs = signs and "sas_key" not in known
-            known = known or {"skip_signature": True}
+            known, signs = known or unsigned, signs or (from_cloud and not known)
             return AzureStore(
                 bucket.name, account_name=bucket.account, endpoint=place.endpoint, **known, **options
             ), signs

@@ -99,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
     do_POST = do_GET
+    do_PUT = do_GET
 
     def _answer(self, answer: Answer) -> None:
         self.send_response(answer.status)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 from slipway_runtime.fetch import journal
 from tests.runtime.fetching import buckets
-from tests.runtime.fetching.buckets import SECRET
+from tests.runtime.fetching.buckets import KEY, SECRET
 from tests.runtime.fetching.conftest import S3_KEYS, Fetch
-from tests.runtime.fetching.stand_in import Answer, Fault, Store
+from tests.runtime.fetching.stand_in import Answer, Asked, Fault, Store
 
 MODEL = {"model.pt": b"weights" * 100_000, "config.json": b"{}", "1/a b/ü+x%.txt": b"odd", "empty": b""}
 AZURE_KEY = base64.b64encode(b"k" * 64).decode()
@@ -106,6 +107,37 @@ def test_a_container_of_azure_is_fetched(store: Store, fetch: Fetch, env: dict[s
     assert all(
         "sig" in asked.query for asked in store.asked if asked.path.endswith("model.pt") and asked.method == "GET"
     ) == bool(env)
+
+
+def metadata(asked: Asked) -> Answer | None:
+    """A cloud's service for the credentials of its machines. Source: AWS, "Use IMDS" (version 2)."""
+    base = "/latest/meta-data/iam/security-credentials/"
+    if asked.path == "/latest/api/token":
+        return Answer(200, b"session")
+    if asked.path.startswith(base) and asked.headers.get("x-aws-ec2-metadata-token") == "session":
+        known = {"AccessKeyId": KEY, "SecretAccessKey": SECRET, "Token": "t", "Expiration": "2099-01-01T00:00:00Z"}
+        return Answer(200, b"role" if asked.path == base else json.dumps(known | {"Code": "Success"}).encode())
+    return None
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_the_cloud_is_asked_for_credentials_only_where_an_administrator_allows_it(
+    s3: Store, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, is_allowed: bool
+) -> None:
+    s3.routes.insert(0, metadata)
+    real = socket.create_connection
+    there = ("169.254.169.254", 80)
+    asked: list[object] = []
+
+    def create_connection(where: tuple[str, int], timeout: float) -> socket.socket:
+        asked.append(where)
+        return real(("127.0.0.1", s3.port) if where == there else where, timeout)
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    got = fetch("s3://models/resnet/7", storage=at(s3), policy={"cloudCredentials": is_allowed})
+    assert (got.model == MODEL, there in asked) == (is_allowed, is_allowed), got.message
+    if not is_allowed:
+        assert got.reason == "AccessDenied"
 
 
 # What goes wrong.
