@@ -3,8 +3,8 @@
 import base64
 import binascii
 import hashlib
-import http.client
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from slipway_runtime.fetch.failures import FetchError, Why
@@ -49,13 +49,13 @@ def of_model(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def announced(answer: http.client.HTTPResponse) -> Digest | None:
+def announced(headers: Mapping[str, str]) -> Digest | None:
     """What the store says of the whole file, be the answer a part of it: RFC 9530, Google's and Azure's own headers."""
-    if found := re.search(r"sha-256=:([A-Za-z0-9+/=]+):", answer.getheader("Repr-Digest") or ""):
+    if found := re.search(r"sha-256=:([A-Za-z0-9+/=]+):", headers.get("repr-digest", "")):
         return _digest("sha256", found[1], 32)
-    if found := re.search(r"md5=([A-Za-z0-9+/=]+)", answer.getheader("x-goog-hash") or ""):
+    if found := re.search(r"md5=([A-Za-z0-9+/=]+)", headers.get("x-goog-hash", "")):
         return _digest("md5", found[1], 16)
-    if text := answer.getheader("x-ms-blob-content-md5") or "":
+    if text := headers.get("x-ms-blob-content-md5", ""):
         return _digest("md5", text, 16)
     return None
 

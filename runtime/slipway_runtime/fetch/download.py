@@ -4,7 +4,6 @@ A file is whole when all its parts are, has the version that was listed, and the
 """
 
 import errno
-import http.client
 import os
 import queue
 import re
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway_runtime.fetch.answers import Answer, BrokenAnswer
 from slipway_runtime.fetch.digests import announced, verify
 from slipway_runtime.fetch.failures import FetchError, Transient, Why, size
 from slipway_runtime.fetch.http import Patience, Request, Session, check, check_up, describe
@@ -73,7 +73,7 @@ class Download:
 
     def _plan(self) -> int:
         """What is left to do, as parts; their number."""
-        folders = {self._path(item).parent for item in self._items}
+        folders = {Path(self._path(item)).parent for item in self._items}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         count = 0
@@ -86,7 +86,7 @@ class Download:
             )
             self._progress.had(had)
             if item.size and item.size > PART and not had:
-                with self._path(item).open("wb") as file:
+                with Path(self._path(item)).open("wb") as file:
                     file.truncate(item.size)
             count += len(missing)
             for start in missing:
@@ -95,8 +95,8 @@ class Download:
                 self._close(index)
         return count
 
-    def _path(self, item: Item) -> Path:
-        return self._journal.files / item.path
+    def _path(self, item: Item) -> str:
+        return f"{self._journal.files}/{item.path}"
 
     def _watch(self) -> None:
         if self._failure is None:
@@ -160,7 +160,7 @@ class Download:
         """All parts of a file are there: is it the right one?"""
         item = self._items[index]
         if digest := item.digest or self._digests.get(index):
-            verify(self._path(item), digest, item.path)
+            verify(Path(self._path(item)), digest, item.path)
 
     def _stream(self, session: Session, buffer: memoryview, index: int, cursor: _Cursor, out: int) -> None:
         item = self._items[index]
@@ -178,24 +178,20 @@ class Download:
             if asked is not request:
                 self._finals[index] = asked
             _judge(answer, item, cursor, asked.url, is_final=final is not None)
-            if item.digest is None and (found := announced(answer)) is not None:
+            if item.digest is None and (found := announced(answer.headers)) is not None:
                 self._digests[index] = found
             self._copy(answer, item, cursor, buffer, out)
-        except (OSError, http.client.HTTPException) as error:
-            session.leave(answer)
+        except (OSError, BrokenAnswer) as error:
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
             raise Transient(f"'{item.path}' broke off at {size(cursor.at)}: {describe(error)}") from error
-        except FetchError:
-            session.leave(answer)
-            raise
+        finally:
+            session.drop(answer)
 
-    def _copy(
-        self, answer: http.client.HTTPResponse, item: Item, cursor: _Cursor, buffer: memoryview, out: int
-    ) -> None:
+    def _copy(self, answer: Answer, item: Item, cursor: _Cursor, buffer: memoryview, out: int) -> None:
         while cursor.end is None or cursor.at < cursor.end:
             room = buffer if cursor.end is None else buffer[: cursor.end - cursor.at]
-            count = _read(answer, room)
+            count = answer.read_into(room)
             if not count:
                 break
             if cursor.end is None:
@@ -204,11 +200,9 @@ class Download:
             cursor.at += count
             self._progress.add(count)
             if self._stop.is_set():
-                answer.close()
                 return
-        if (cursor.end is not None and cursor.at < cursor.end) or answer.length:
+        if cursor.end is not None and cursor.at < cursor.end:
             raise Transient(f"'{item.path}' was cut at {size(cursor.at)}")
-        answer.read()  # nothing; the connection is free for the next part
         self._check_total()
 
     def _check_total(self) -> None:
@@ -221,24 +215,13 @@ class Download:
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
-def _read(answer: http.client.HTTPResponse, room: memoryview) -> int:
-    """What has come, as soon as something has: `readinto` would wait until the room is full."""
-    if answer.length is None:
-        data = answer.read1(len(room))
-        room[: len(data)] = data
-        return len(data)
-    count: int = answer.fp.readinto1(room[: answer.length])
-    answer.length -= count
-    return count
-
-
 def _write(out: int, data: memoryview, at: int) -> None:
     while data:
         count = os.pwrite(out, data, at)
         data, at = data[count:], at + count
 
 
-def _judge(answer: http.client.HTTPResponse, item: Item, cursor: _Cursor, url: str, *, is_final: bool) -> None:
+def _judge(answer: Answer, item: Item, cursor: _Cursor, url: str, *, is_final: bool) -> None:
     """Raises for an answer that is not the part that was asked for, of the version that was listed."""
     check_up(answer, url)
     if answer.status in (404, 410, 412, 416):
@@ -246,11 +229,11 @@ def _judge(answer: http.client.HTTPResponse, item: Item, cursor: _Cursor, url: s
     if answer.status in (401, 403) and is_final:
         raise Transient(f"the address of '{item.path}' has expired")
     check(answer.status, url)
-    found = answer.getheader("ETag")
+    found = answer.headers.get("etag")
     if item.version and found and bare(found) != bare(item.version):
         raise FetchError(Why.CHANGED, f"'{item.path}' was replaced while it was downloaded")
     if answer.status == 206:
-        parts = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)", answer.getheader("Content-Range") or "")
+        parts = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)", answer.headers.get("content-range", ""))
         if parts is None or int(parts[1]) != cursor.at:
             raise FetchError(Why.STORE, f"the store answers with another part of '{item.path}' than was asked for")
         if item.size is not None and parts[3] not in ("*", str(item.size)):

@@ -3,24 +3,27 @@
 Redirects are judged one by one; credentials go to the host that they are for, and to no other.
 """
 
-import http.client
 import json
 import random
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from slipway_runtime.fetch import policy as rules
+from slipway_runtime.fetch.answers import Answer, BrokenAnswer
 from slipway_runtime.fetch.dial import Dialer
 from slipway_runtime.fetch.failures import FetchError, Transient, Why
 from slipway_runtime.fetch.uri import host_port
 
 AGENT = "slipway-fetch"
+_TARGET = re.compile(r"/[!-~]*")
 REDIRECTS_MAX = 5
 ANSWER_MAX = 64 << 20
 """Of an answer that is kept in memory."""
@@ -38,13 +41,13 @@ class Request:
 
 
 class Session:
-    """Connections of one thread."""
+    """Connections of one thread, one answer at a time."""
 
     def __init__(self, dialer: Dialer, tls: ssl.SSLContext) -> None:
         self._dialer, self._tls = dialer, tls
-        self._open: dict[tuple[str, str, int], http.client.HTTPConnection] = {}
+        self._open: dict[tuple[str, str, int], socket.socket] = {}
 
-    def get(self, request: Request, more: Mapping[str, str] | None = None) -> tuple[http.client.HTTPResponse, Request]:
+    def get(self, request: Request, more: Mapping[str, str] | None = None) -> tuple[Answer, Request]:
         """The answer, whatever its status but a redirect, with its body unread; and the request that it is to.
 
         Raises:
@@ -54,24 +57,19 @@ class Session:
             answer = self._send(request, more or {})
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer, request
-            request = self._moved(request, answer.getheader("Location") or "")
+            request = self._moved(request, answer.headers.get("location", ""))
             self.drop(answer)
         raise FetchError(Why.REFUSED, f"{_site(request.url)} answers with one redirect after another")
 
-    def drop(self, answer: http.client.HTTPResponse) -> None:
+    def drop(self, answer: Answer) -> None:
         """Be done with an answer; its connection is kept where little is left of it."""
-        if answer.length is not None and answer.length <= 1 << 16:
-            try:
-                answer.read()
-            except (OSError, http.client.HTTPException):
-                self.leave(answer)
-        elif not answer.isclosed():
-            self.leave(answer)
-
-    def leave(self, answer: http.client.HTTPResponse) -> None:
-        """Close an answer in its middle, and with it all connections."""
-        answer.close()  # one that ends with its connection is not known to it any more
-        self.close()
+        try:
+            if answer.length is not None and answer.length <= 1 << 16:
+                answer.read(1 << 16)
+        except (OSError, BrokenAnswer):
+            self.close()
+        if not answer.leaves_connection:
+            self.close()
 
     def close(self) -> None:
         for connection in self._open.values():
@@ -88,51 +86,38 @@ class Session:
             return Request(target, request.headers)
         return replace(request, url=target)
 
-    def _send(self, request: Request, more: Mapping[str, str]) -> http.client.HTTPResponse:
-        parts = urlsplit(request.url)
-        host, port = authority(request.url)
-        key = (parts.scheme, host, port)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if not re.fullmatch(r"/[!-~]*", target):
-            target = quote(target, safe="/%?=&!$'()*+,;:@~")
-        headers = {"User-Agent": AGENT, **request.headers, **request.secret, **more}
+    def _send(self, request: Request, more: Mapping[str, str]) -> Answer:
+        key, head = _written(request, more)
         for is_last in (False, True):
-            fresh = key not in self._open
-            connection = self._open.get(key) or self._connect(*key)
+            known = self._open.get(key)
             try:
-                connection.request("GET", target, headers=headers)
-                return connection.getresponse()
-            except ssl.SSLCertVerificationError as error:
-                self._forget(key)
-                raise FetchError(
-                    Why.STORE, f"host '{host}' has no certificate to trust: {error.verify_message}"
-                ) from error
-            except (OSError, http.client.HTTPException) as error:
+                connected = known or self._connect(*key)
+                connected.sendall(head)
+                answer = Answer(connected)
+            except (OSError, BrokenAnswer) as error:
                 self._forget(key)
                 # A kept connection may have been closed meanwhile, which says nothing about the store.
-                if fresh or is_last:
-                    raise Transient(f"host '{host}' does not answer: {describe(error)}") from error
+                if known is None or is_last:
+                    raise Transient(f"host '{key[1]}' does not answer: {describe(error)}") from error
+                continue
+            return answer
         raise AssertionError
 
-    def _connect(self, scheme: str, host: str, port: int) -> http.client.HTTPConnection:
+    def _connect(self, scheme: str, host: str, port: int) -> socket.socket:
         connected = self._dialer.connect(host, port, tls=scheme == "https")
-        shown = f"[{host}]" if ":" in host else host
-        connection = http.client.HTTPConnection(shown, port)
         if scheme == "https":
+            plain = connected
             try:
-                connected = self._tls.wrap_socket(connected, server_hostname=host)
+                connected = self._tls.wrap_socket(plain, server_hostname=host)
             except ssl.SSLCertVerificationError as error:
-                connected.close()
-                raise FetchError(
-                    Why.STORE, f"host '{host}' has no certificate to trust: {error.verify_message}"
-                ) from error
+                plain.close()
+                words = f"host '{host}' has no certificate to trust: {error.verify_message}"
+                raise FetchError(Why.STORE, words) from error
             except OSError as error:
-                connected.close()
+                plain.close()
                 raise Transient(f"host '{host}' does not answer: {describe(error)}") from error
-            connection.default_port = 443  # so that Host is without the usual port
-        connection.sock = connected
-        self._open[scheme, host, port] = connection
-        return connection
+        self._open[scheme, host, port] = connected
+        return connected
 
     def _forget(self, key: tuple[str, str, int]) -> None:
         if (connection := self._open.pop(key, None)) is not None:
@@ -146,17 +131,15 @@ class Session:
         answer, _ = self.get(request)
         try:
             check_up(answer, request.url)
-            body = answer.read(limit + 1)
-        except Transient:
-            self.leave(answer)
-            raise
-        except (OSError, http.client.HTTPException) as error:
-            self.leave(answer)
+            body = answer.read(limit)
+        except (OSError, BrokenAnswer) as error:
+            self.close()
             raise Transient(f"{_site(request.url)} broke off: {describe(error)}") from error
+        finally:
+            self.drop(answer)
         if len(body) > limit:
-            self.leave(answer)
             raise FetchError(Why.LIMIT, f"{_site(request.url)} answers with more than anything needs")
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
+        return answer.status, answer.headers, body
 
     def json(self, request: Request) -> Any:
         """Raises FetchError for every status but 200."""
@@ -168,10 +151,31 @@ class Session:
             raise FetchError(Why.STORE, f"{_site(request.url)} answers with something that is not JSON") from error
 
 
-def check_up(answer: http.client.HTTPResponse, url: str) -> None:
+def _written(request: Request, more: Mapping[str, str]) -> tuple[tuple[str, str, int], bytes]:
+    """Where a request goes, and its bytes."""
+    parts = urlsplit(request.url)
+    host, port = _authority(parts.scheme, parts.netloc)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not _TARGET.fullmatch(target):
+        target = quote(target, safe="/%?=&!$'()*+,;:@~")
+    shown = f"[{host}]" if ":" in host else host
+    usual = 443 if parts.scheme == "https" else 80
+    headers = {
+        "Host": shown if port == usual else f"{shown}:{port}",
+        "User-Agent": AGENT,
+        "Accept-Encoding": "identity",
+    }
+    headers |= {**request.headers, **request.secret, **more}
+    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise FetchError(Why.DENIED, "the credentials have a line break in them")
+    return (parts.scheme, host, port), "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+
+def check_up(answer: Answer, url: str) -> None:
     """Raises Transient when the store has failed or asks to wait."""
     if answer.status in (408, 425, 429) or answer.status >= 500:
-        after_s = _seconds(answer.getheader("Retry-After"))
+        after_s = _seconds(answer.headers.get("retry-after"))
         raise Transient(f"{_site(url)} answers {answer.status} {answer.reason}", after_s)
 
 
@@ -219,15 +223,20 @@ class Patience:
 
 def authority(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    return host_port(f"{parts.scheme}://{parts.netloc}", parts.netloc, 443 if parts.scheme == "https" else 80)
+    return _authority(parts.scheme, parts.netloc)
+
+
+@lru_cache(maxsize=64)
+def _authority(scheme: str, netloc: str) -> tuple[str, int]:
+    return host_port(f"{scheme}://{netloc}", netloc, 443 if scheme == "https" else 80)
 
 
 def describe(error: BaseException) -> str:
     """A few words of a foreign error; never the request, which may carry what is secret."""
     if isinstance(error, TimeoutError):
         return "it is silent"
-    if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
-        return "the connection was cut"
+    if isinstance(error, BrokenAnswer):
+        return str(error)
     return (getattr(error, "strerror", None) or type(error).__name__)[:100]
 
 

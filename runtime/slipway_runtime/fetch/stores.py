@@ -45,7 +45,7 @@ def listing(errand: Errand, bucket: Bucket) -> Listing:
         "allow_http": True,  # the guard judges
         "proxy_url": guard.url,
         "connect_timeout": "5s",
-        "read_timeout": "5s",
+        "read_timeout": "10s",
         "timeout": "60s",
         "user_agent": "slipway-fetch",
     }

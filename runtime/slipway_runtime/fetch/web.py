@@ -21,14 +21,14 @@ def listing(errand: Errand, web: Web) -> Listing:
 
 
 def _probed(errand: Errand, request: Request, name: str) -> Item:
-    answer, asked = errand.session.get(request, {"Range": "bytes=0-0", "Accept-Encoding": "identity"})
+    answer, asked = errand.session.get(request, {"Range": "bytes=0-0"})
     try:
         check_up(answer, asked.url)
         if answer.status == 416:  # an empty file has no first byte
             return Item(name, 0, "", lambda: request)
         check(answer.status, asked.url)
-        version = answer.getheader("ETag") or ""
-        total = re.fullmatch(r"bytes 0-0/([0-9]+)", answer.getheader("Content-Range") or "")
+        version = answer.headers.get("etag", "")
+        total = re.fullmatch(r"bytes 0-0/([0-9]+)", answer.headers.get("content-range", ""))
         if answer.status == 206 and total:
             return Item(name, int(total[1]), version, lambda: request)
         return Item(name, answer.length, version, lambda: request, ranged=False)
