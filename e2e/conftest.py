@@ -31,6 +31,7 @@ ORDER = (
     "steady_state",  # before anybody disturbs the operator; its idle time passes while nothing else runs
     "hostile_specs",
     "broken_model",
+    "storage",
     "drift",
     "version_change",
     "traffic_split",

@@ -41,6 +41,10 @@ def model(field: str, value: Any) -> Manifest:
     return changed((f"{MODEL}.{field}", value))
 
 
+def stored(field: str, value: Any, uri: str = "s3://models/m") -> Manifest:
+    return changed((f"{MODEL}.storageUri", uri), (f"{MODEL}.storage.{field}", value))
+
+
 def predictor(field: str, value: Any) -> Manifest:
     return changed((f"spec.predictor.{field}", value))
 
@@ -71,6 +75,15 @@ REFUSED = [
     refused("unicode-uri", model("storageUri", "sample://hellö"), f"{MODEL}.storageUri", URI),
     refused("megabyte-uri", model("storageUri", "sample://" + MEGABYTE), f"{MODEL}.storageUri", "1024"),
     # Types and absences
+    refused("user-in-uri", model("storageUri", "https://user:pw@host/m.pt"), f"{MODEL}.storageUri", URI),
+    refused("climbs-in-a-bucket", model("storageUri", "s3://models/../../x"), f"{MODEL}.storageUri", URI),
+    refused("backslash-in-uri", model("storageUri", "https://h\\@169.254.169.254/x"), f"{MODEL}.storageUri", URI),
+    refused("endpoint-with-a-password", stored("endpoint", "http://user:pw@minio"), f"{MODEL}.storage.endpoint", "should match"),
+    refused("endpoint-of-a-file", stored("endpoint", "file:///etc"), f"{MODEL}.storage.endpoint", "should match"),
+    refused("digest-of-nothing", stored("sha256", "x"), f"{MODEL}.storage.sha256", "should match"),
+    refused("secret-of-another-namespace", stored("secretName", "other/secret"), f"{MODEL}.storage.secretName", "should match"),
+    refused("storage-of-a-sample", model("storage", {"anonymous": True}), MODEL, "storage goes with s3://"),
+    refused("region-of-no-bucket", stored("region", "eu", "hf://org/name"), MODEL, "storage.region and storage.pathStyle go with s3://"),
     refused("number-as-uri", model("storageUri", 7), f"{MODEL}.storageUri", "string"),
     refused("list-as-spec", changed(("spec", ["predictor"])), "spec", "object"),
     refused("text-as-replicas", changed(("spec.scaling.minReplicas", "many")), "spec.scaling.minReplicas", "integer"),

@@ -167,8 +167,10 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(store: Store, certificate: tuple[Path, Path] | None = None) -> Iterator[Store]:
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": store}))
+def serving(
+    store: Store, certificate: tuple[Path, Path] | None = None, at: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[Store]:
+    server = _Server(at, type("Handler", (_Handler,), {"store": store}))
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
