@@ -5,6 +5,7 @@ Lean on purpose. Of 10,000 small files half the time would be Python's own clien
 
 import re
 import socket
+import ssl
 from collections.abc import Mapping
 
 HEAD_MAX = 64 << 10
@@ -39,6 +40,23 @@ class Answer:
         """Whether another request may follow: all of this answer was read, and nothing that nobody asked for."""
         return self._keeps and self.is_whole and not self._rest
 
+    @property
+    def source(self) -> int:
+        """Descriptor that the kernel can take the rest of the body from; -1: there is none."""
+        is_plain = self.length and not self._rest and not isinstance(self._socket, ssl.SSLSocket)
+        return self._socket.fileno() if is_plain else -1
+
+    def took(self, count: int) -> None:
+        """The kernel has taken so many bytes from `source`.
+
+        Raises:
+            BrokenAnswer: it got none, for the connection was cut.
+        """
+        if not count or self.length is None:
+            raise BrokenAnswer("the connection was cut")
+        self.length -= count
+        self.is_whole = self.length == 0
+
     def read_into(self, room: memoryview) -> int:
         """Put what has come next of the body into `room`; 0: that was all.
 
@@ -51,10 +69,9 @@ class Answer:
             return self._chunked_into(room)
         count = self._into(room if self.length is None else room[: self.length])
         if self.length is not None:
-            if not count:
-                raise BrokenAnswer("the connection was cut")
-            self.length -= count
-        self.is_whole = self.length == 0 or not count
+            self.took(count)
+        else:
+            self.is_whole = not count
         return count
 
     def read(self, limit: int) -> bytes:

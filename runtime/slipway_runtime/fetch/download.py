@@ -20,6 +20,7 @@ from slipway_runtime.fetch.items import Digest, Item, within
 from slipway_runtime.fetch.journal import PART, Journal
 from slipway_runtime.fetch.progress import Progress
 from slipway_runtime.fetch.settings import Limits
+from slipway_runtime.fetch.splice import Pipe
 
 _BUFFER = 1 << 20
 _LOOK_S = 0.25
@@ -32,6 +33,17 @@ class _Cursor:
     at: int
     end: int | None
     """None: the store does not tell how long the file is."""
+
+
+class _Hands:
+    """What one thread works with."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.buffer, self.pipe = session, memoryview(bytearray(_BUFFER)), Pipe()
+
+    def close(self) -> None:
+        self.session.close()
+        self.pipe.close()
 
 
 class Download:
@@ -111,20 +123,19 @@ class Download:
         self._stop.set()
 
     def _work(self) -> None:
-        session = self._open_session()
-        buffer = memoryview(bytearray(_BUFFER))
+        hands = _Hands(self._open_session())
         try:
             while not self._stop.is_set():
                 index, start = self._parts.get_nowait()
-                self._bring(session, buffer, index, start)
+                self._bring(hands, index, start)
         except queue.Empty:
             return
         except Exception as error:
             self._fail(error)
         finally:
-            session.close()
+            hands.close()
 
-    def _bring(self, session: Session, buffer: memoryview, index: int, start: int) -> None:
+    def _bring(self, hands: _Hands, index: int, start: int) -> None:
         item = self._items[index]
         length = _length(item, start)
         cursor, patience = _Cursor(start, None if length is None else start + length), Patience()
@@ -133,7 +144,7 @@ class Download:
             while not self._stop.is_set():
                 before = cursor.at
                 try:
-                    self._stream(session, buffer, index, cursor, out)
+                    self._stream(hands, index, cursor, out)
                     break
                 except Transient as error:
                     if not item.ranged:
@@ -162,7 +173,7 @@ class Download:
         if digest := item.digest or self._digests.get(index):
             verify(Path(self._path(item)), digest, item.path)
 
-    def _stream(self, session: Session, buffer: memoryview, index: int, cursor: _Cursor, out: int) -> None:
+    def _stream(self, hands: _Hands, index: int, cursor: _Cursor, out: int) -> None:
         item = self._items[index]
         if cursor.end == cursor.at and item.size == 0:
             return
@@ -173,37 +184,47 @@ class Download:
             more["If-Match"] = f'"{bare(item.version)}"'
         final = self._finals.get(index)
         request = final or item.request()
-        answer, asked = session.get(request, more)
+        answer, asked = hands.session.get(request, more)
         try:
             if asked is not request:
                 self._finals[index] = asked
             _judge(answer, item, cursor, asked.url, is_final=final is not None)
             if item.digest is None and (found := announced(answer.headers)) is not None:
                 self._digests[index] = found
-            self._copy(answer, item, cursor, buffer, out)
+            self._copy(hands, answer, item, cursor, out)
         except (OSError, BrokenAnswer) as error:
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
             raise Transient(f"'{item.path}' broke off at {size(cursor.at)}: {describe(error)}") from error
         finally:
-            session.drop(answer)
+            hands.session.drop(answer)
 
-    def _copy(self, answer: Answer, item: Item, cursor: _Cursor, buffer: memoryview, out: int) -> None:
-        while cursor.end is None or cursor.at < cursor.end:
-            room = buffer if cursor.end is None else buffer[: cursor.end - cursor.at]
-            count = answer.read_into(room)
-            if not count:
-                break
-            if cursor.end is None:
-                within(self._limits, item.path, cursor.at + count)
-            _write(out, room[:count], cursor.at)
-            cursor.at += count
-            self._progress.add(count)
-            if self._stop.is_set():
-                return
-        if cursor.end is not None and cursor.at < cursor.end:
+    def _copy(self, hands: _Hands, answer: Answer, item: Item, cursor: _Cursor, out: int) -> None:
+        """The body to its place in the file: by the kernel alone where it can, else a buffer at a time."""
+        filled, buffer = 0, hands.buffer
+        try:
+            while not self._stop.is_set() and (room := _room(cursor, buffer, filled)):
+                if hands.pipe.works and (source := answer.source) >= 0:
+                    filled = _flush(out, buffer, filled, cursor)
+                    count = hands.pipe.move(source, out, cursor.at, min(answer.length or 0, PART))
+                    answer.took(count)
+                    cursor.at += count
+                    self._progress.add(count)
+                    continue
+                count = answer.read_into(room)
+                if not count:
+                    break
+                filled += count
+                self._progress.add(count)
+                if cursor.end is None:
+                    within(self._limits, item.path, cursor.at + filled)
+                    self._check_total()
+                if filled == len(buffer):
+                    filled = _flush(out, buffer, filled, cursor)
+        finally:
+            _flush(out, buffer, filled, cursor)
+        if cursor.end is not None and cursor.at < cursor.end and not self._stop.is_set():
             raise Transient(f"'{item.path}' was cut at {size(cursor.at)}")
-        self._check_total()
 
     def _check_total(self) -> None:
         if self._progress.done > self._limits.max_bytes:
@@ -215,10 +236,19 @@ class Download:
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
-def _write(out: int, data: memoryview, at: int) -> None:
+def _room(cursor: _Cursor, buffer: memoryview, filled: int) -> memoryview:
+    """Where what comes next goes; empty: nothing more is to come."""
+    return buffer[filled:] if cursor.end is None else buffer[filled : cursor.end - cursor.at]
+
+
+def _flush(out: int, buffer: memoryview, filled: int, cursor: _Cursor) -> int:
+    """Write what is in the buffer, which is then empty."""
+    data = buffer[:filled]
     while data:
-        count = os.pwrite(out, data, at)
-        data, at = data[count:], at + count
+        count = os.pwrite(out, data, cursor.at)
+        data = data[count:]
+        cursor.at += count
+    return 0
 
 
 def _judge(answer: Answer, item: Item, cursor: _Cursor, url: str, *, is_final: bool) -> None:
