@@ -23,7 +23,7 @@ from e2e.support.team import Team
 from e2e.support.wait import until
 
 SOON_S = 15
-GIB = {"requests": {"cpu": "25m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+GIB = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,8 @@ from .shell import ClusterError
 
 def create() -> None:
     """Our cgroup in every hierarchy; kubelet wants to find it."""
-    cpus = os.cpu_count() or 1
-    # The kubelet gives pods the weight of all CPUs. In a group that weighs as much as any single process they would
-    # be what stands still first, the operator among them, when somebody else uses the machine too.
-    weights = {"cpu.shares": 1024 * cpus, "cpu.weight": min(10_000, 100 * cpus)}  # cgroups version 1, version 2
     for root in _roots():
         root.mkdir(exist_ok=True)
-        for name, weight in weights.items():
-            if (root / name).exists():
-                (root / name).write_text(str(weight))
         if root.parent.joinpath("cpuset.cpus").exists():  # version 1: an empty set admits no process
             for name in ("cpuset.cpus", "cpuset.mems"):
                 (root / name).write_text((root.parent / name).read_text())

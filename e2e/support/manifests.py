@@ -11,8 +11,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 GPU, GPUS = "nvidia.com/gpu", 2
 """What the fixture `gpus` gives to the cluster."""
-SAMPLE_SIZE = {"requests": {"cpu": "25m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
-"""What a sample model needs. Small requests: a scenario may start two dozen of them on two cores."""
+SAMPLE_SIZE = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
+"""What a sample model needs. Small requests: a scenario may start a dozen of them on two cores."""
 
 
 def service(name: str = "hello", uri: str = "sample://hello", *, replicas: int = 1, **model: Any) -> Manifest:
@@ -61,8 +61,6 @@ def client_pod(name: str = "client") -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-c", "import signal; signal.pause()"],
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the pod's own
-        # Without it the kernel lets every other pod go first, and answers would seem late that were only read late.
-        "resources": {"requests": {"cpu": "20m"}},
         "securityContext": security,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }

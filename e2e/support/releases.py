@@ -21,7 +21,7 @@ WHOLE = 10_000
 MODEL = Path(__file__).with_name("release_model.py")
 RUNTIME = "own-code"
 COMMAND, ABORT = "slipway.dev/command", "slipway.dev/abort"
-SIZE = {"requests": {"cpu": "25m", "memory": "64Mi"}, "limits": {"memory": "400Mi"}}
+SIZE = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "400Mi"}}
 TENSOR = {"data_type": "TYPE_FP32", "dims": [4]}
 CONFIG = {
     "max_batch_size": 64,
