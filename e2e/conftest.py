@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import PROMETHEUS, choose, hold
+from e2e.cluster import PROMETHEUS, TRITON, choose, hold
 from e2e.support import prometheus as prometheuses
 from e2e.support import team as teams
 from e2e.support.audit import Audit
@@ -31,6 +31,8 @@ ORDER = (
     "steady_state",  # before anybody disturbs the operator; its idle time passes while nothing else runs
     "hostile_specs",
     "broken_model",
+    "triton",
+    "storage",
     "drift",
     "version_change",
     "traffic_split",
@@ -153,6 +155,13 @@ def prometheus(shop: Team, shared_slipway: Installation) -> Iterator[Prometheus]
         shared_slipway.upgrade("--set", f"prometheus.url={found.url}")
         yield found
     shared_slipway.upgrade()
+
+
+@pytest.fixture(scope="module")
+def triton(shop: Team) -> Team:
+    """The namespace, on a cluster that has the image of Triton."""
+    choose().load((TRITON,))
+    return shop
 
 
 @pytest.fixture

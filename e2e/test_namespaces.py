@@ -31,18 +31,19 @@ def test_a_runtime_of_one_namespace_serves_no_other(slipway: Installation, team:
     assert slipway
     other = teams.make(team.site, f"other-{secrets.token_hex(2)}")
     try:
+        ours = {"name": "coreml"}
         runtime = {
             "apiVersion": "slipway.dev/v1alpha1",
             "kind": "ServingRuntime",
             "metadata": {"name": "ours"},
-            "spec": {"supportedModelFormats": [{"name": "onnx"}], "container": {"image": "somewhere/onnx:1"}},
+            "spec": {"supportedModelFormats": [ours], "container": {"image": "somewhere/coreml:1"}},
         }
         team.apply(runtime)
-        other.apply(service("hello", modelFormat={"name": "onnx"}))
+        other.apply(service("hello", modelFormat=ours))
         words = other.wait("hello", "Accepted", "False", reason="NoSupportingRuntime", within_s=10)["message"]
-        assert words == "no runtime supports model format 'onnx'; formats that have one: torch-export, torchscript"
+        assert words.startswith("no runtime supports model format 'coreml'; formats that have one: ensemble, onnx")
         other.apply(service("hello", runtime="ours"))
         words = other.wait("hello", "Accepted", "False", reason="RuntimeNotFound", within_s=10)["message"]
-        assert words == "spec.predictor.model.runtime: no runtime 'ours'; there are: slipway-pytorch"
+        assert words == "spec.predictor.model.runtime: no runtime 'ours'; there are: slipway-pytorch, slipway-triton"
     finally:
         teams.clear(other)

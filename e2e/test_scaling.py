@@ -8,15 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from e2e.cluster.paths import REPO
+from e2e.support.api import Manifest
 from e2e.support.load import load
-from e2e.support.releases import canary, end, offset, share_needs, wait_promoted, weight_of
+from e2e.support.releases import canary, end, offset, release, share_needs, wait_promoted, weight_of
 from e2e.support.scaled import (
     LIMIT_S,
     RATE,
+    SERIAL,
     WORK_MS,
     asked,
     launch_s,
     scaled,
+    scaling,
     told,
     wait_asked,
     wait_asleep,
@@ -156,6 +159,52 @@ def test_a_release_under_load_never_takes_more_than_the_need_and_its_surge(shop:
     assert max(count for _, count in totals) <= 2 * desired
     assert desired <= 4
     end(shop, "both")
+
+
+def test_a_variant_that_sleeps_has_its_replicas_before_its_weight_and_keeps_them_while_it_gives_it_away(
+    shop: Team,
+) -> None:
+    """0 to 90 % under load, then out of the spec: no request fails, and no weight outruns the replicas for it."""
+    work = 16
+    shop.apply(shifted("0%"))
+    shop.wait_settled("shift")
+    with watched(shop) as record, shop.traffic("shift", rate=work) as flow:
+        stable = -(-work // EACH)
+        until(
+            "b sleeps, and stable carries the load",
+            lambda: asked(shop, "shift") == stable and not scaling(shop, "shift", "b").get("desired", 1),
+            within_s=180,
+            seen=lambda: told(shop, "shift"),
+        )
+        flow.wait_answered(300, within_s=60)
+        shop.apply(shifted("90%"))
+        b = shop.wait_shares("shift", {"": 1000, "b": 9000}, within_s=90)["b"]
+        flow.wait_answered(200, within_s=60)
+        assert flow.arm(b)["answered"] > 0
+        for change in record.statuses("shift"):
+            status = change.object["status"]
+            ready = sum(each["ready"] for each in status.get("revisions", []) if each["name"] == b)
+            assert weight_of(status, b) <= 3000 * ready, status
+        assert "TrafficShifted" in {change.object["reason"] for change in record.events.changes}
+        shop.apply(shifted(""))
+        shop.wait_shares("shift", {"": 10_000}, within_s=90)
+        flow.wait_answered(200, within_s=60)
+    flow.assert_unharmed()
+    print(f"replicas: {[count for _, count in record.totals('shift')]}")
+    end(shop, "shift")
+
+
+EACH = 6
+"""Requests a second of a replica, by the objective of the next service."""
+
+
+def shifted(weight: str) -> Manifest:
+    """Stable with two replicas or three, and b from none to three; without a weight there is no b."""
+    found = scaled("shift", least=2, most=3, objective={"requestsPerSecond": EACH}, idleAfter="5s")
+    model = release(2, env={"WORK_MS": str(WORK_MS), "MODEL_CONFIG": json.dumps(SERIAL)})["spec"]["predictor"]["model"]
+    variant = {"name": "b", "model": model, "weight": weight, "minReplicas": 0, "maxReplicas": 3}
+    found["spec"]["traffic"] = {"variants": [variant] if weight else []}
+    return found
 
 
 def test_streams_are_finished_by_pods_that_scale_down(shop: Team) -> None:

@@ -47,6 +47,12 @@ RUNTIME = Image(
     _paths(*_COMMON, "runtime/slipway_runtime", "locks/torch.txt", "locks/runtime.txt"),
 )
 ALL = (OPERATOR, GATEWAY, RUNTIME)
+TRITON = Image(
+    "triton",
+    REPO / "runtime/triton.Dockerfile",
+    _paths(*_COMMON, "runtime/slipway_runtime", "locks/torch.txt", "locks/triton.txt"),
+)
+"""For models that Triton serves: brought by the scenarios that have some."""
 PROMETHEUS = Image("prometheus", REPO / "e2e/cluster/prometheus.Dockerfile", ())
 """For scenarios about metrics only, which bring it themselves."""
 MODEST = ("resources", "gateway.envoy.resources", "gateway.agent.resources")
@@ -58,7 +64,7 @@ REGISTRY = "SLIPWAY_REGISTRY"
 
 def chart_values() -> list[str]:
     """The arguments by which helm installs the images of this checkout, modestly: one node of two cores has it all."""
-    keys = {"image": OPERATOR, "gateway.image": GATEWAY, "runtime.image": RUNTIME}
+    keys = {"image": OPERATOR, "gateway.image": GATEWAY, "runtime.image": RUNTIME, "triton.image": TRITON}
     values = [f"{key}.tag={image.tag}" for key, image in keys.items()]
     values += [f"{part}.requests.cpu=10m" for part in MODEST]
     if registry := os.environ.get(REGISTRY):

@@ -39,8 +39,10 @@ from slipway.control.scaling import Scaler, Sources
 from slipway.control.trials import Comparisons, Trials
 from slipway.control.worker import Workers
 from slipway.control.workqueue import Lane, WorkQueue
+from slipway.decide import fetching, placement
+from slipway.decide.fetching import Fetching
 from slipway.decide.hosts import Domains
-from slipway.decide.types import Config, Entrance
+from slipway.decide.types import Config, Entrance, Rule
 from slipway.edge import handlers, probes
 from slipway.edge.conflicts import Conflicts
 from slipway.edge.gateways import Asker, GatewayWatch, Place
@@ -78,6 +80,8 @@ class Settings:
     """All of it from the environment, which the chart sets."""
 
     fetcher_image: str
+    fetching: Fetching
+    placement: tuple[Rule, ...]
     entrance: Entrance
     gateways: Place
     gateway_silent_s: float
@@ -98,7 +102,7 @@ class Settings:
             text = env.get(name, default)
             try:
                 return parse(text)
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{name} is {text!r}, which is not a valid value") from error
 
         gateways = Place(
@@ -110,6 +114,8 @@ class Settings:
         domains = Domains(env.get("SLIPWAY_CLUSTER_DOMAIN", "cluster.local"), env.get("SLIPWAY_GATEWAY_DOMAIN", ""))
         return cls(
             fetcher_image=env.get("SLIPWAY_FETCHER_IMAGE", ""),
+            fetching=read("SLIPWAY_FETCH", "", fetching.parse),
+            placement=read("SLIPWAY_PLACEMENT", "", placement.parse),
             entrance=Entrance(
                 address=f"{gateways.service}.{gateways.namespace}.svc.{domains.cluster}",
                 domains=domains,
@@ -223,7 +229,7 @@ class Operator:
             comparisons=Comparisons(
                 Judging(self._gateways, self._readings, self.metrics.releases), Trials(self._gateways, self._readings)
             ),
-            config=Config(settings.fetcher_image, settings.entrance),
+            config=Config(settings.fetcher_image, settings.entrance, settings.fetching, settings.placement),
             scaling=self._scaler,
         )
         self._workers = Workers(self._queue, self._cache, reconcile, self.metrics)

@@ -17,7 +17,7 @@ from slipway_runtime.engine.job import Runner
 from slipway_runtime.engine.policy import Policy
 from slipway_runtime.engine.sequences import Sequences
 from slipway_runtime.errors import BadModel, MissingModel
-from slipway_runtime.models import artifacts
+from slipway_runtime.models import artifacts, overrides
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.config import DynamicBatching, ModelConfig
 from slipway_runtime.models.config_reader import config_of
@@ -30,6 +30,11 @@ from slipway_runtime.versions import LoadedVersion
 log = logging.getLogger("slipway.repository")
 _ANY_NUMBER = 1 << 30
 _MOST_SEQUENCES = 10_000
+OPTIONS = (
+    *("maxBatchSize", "preferredBatchSizes", "maxQueueDelayMicroseconds", "instances", "device"),
+    *("inputs", "outputs", "versions", "responseCache", "dtype", "quantization", "compile", "batchBuckets"),
+)
+"""What a service may say of its model; warm-up is not said, it always is."""
 
 
 class ModelFiles:
@@ -74,12 +79,11 @@ class ModelFiles:
 
         `given` is taken for the config that lies there, except for the name.
         """
-        settings = self._settings
-        first = artifacts.find(settings.model, settings.format)
-        folder = first.folder
-        is_folder = first.path.parent != folder or first.config != ModelConfig() or first.default_name == folder.name
-        if is_folder:
-            chosen = artifacts.versions(folder, wanted=settings.format, given=given)
+        settings, said = self._settings, overrides.read(self._settings.model_options)
+        said.only(OPTIONS, "slipway-runtime")
+        first = artifacts.find(settings.model, settings.format, said)
+        if artifacts.place_of(settings.model).is_dir():
+            chosen = artifacts.versions(first.folder, wanted=settings.format, given=given or first.config)
         else:
             chosen = [(first.version, first if given is None else replace(first, config=given))]
         self._only = (settings.name or first.config.name or first.default_name, chosen)

@@ -4,7 +4,6 @@ Refuses what is out of range with a sentence that names the flag, the value and 
 """
 
 import argparse
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,8 @@ from typing import Any, NoReturn
 from slipway_runtime import __version__
 from slipway_runtime.errors import BadConfig
 from slipway_runtime.models.formats import FORMATS
+from slipway_runtime.readers import flag, name, one_of, seconds, weights, whole, words
+from slipway_runtime.reserved import ordered
 
 MIB = 1 << 20
 
@@ -30,6 +31,8 @@ class Settings:
     name: str
     """The model's name in URLs; empty = from its config.json, else from the path."""
     format: str
+    model_options: str
+    """What is said of `model` over its own config, as JSON (models/overrides.py)."""
     host: str
     """Address to listen on; empty = all, IPv4 and IPv6."""
     http_port: int
@@ -93,143 +96,91 @@ class Option:
     help: str
 
 
-def _whole(low: int, high: int) -> tuple[Callable[[str], int], str]:
-    def read(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return read, f"a whole number from {low} to {high}"
-
-
-def _seconds(low: float, high: float) -> tuple[Callable[[str], float], str]:
-    def read(text: str) -> float:
-        value = float(text)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise ValueError
-        return value
-
-    return read, f"a number of seconds from {low:g} to {high:g}"
-
-
-def _one_of(*words: str) -> tuple[Callable[[str], str], str]:
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError
-        return text
-
-    return read, f"one of {', '.join(words)}"
-
-
-def _bool(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise ValueError
-    return text.lower() in ("true", "1")
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _weights(text: str) -> dict[str, int]:
-    weights = {}
-    for pair in _words(text):
-        name, _, weight = pair.rpartition("=")
-        weights[name] = int(weight)
-        if not name or not 1 <= weights[name] <= 1000:
-            raise ValueError
-    return weights
-
-
-def _name(text: str) -> str:
-    if "/" in text or len(text) > 253 or not text.isprintable():
-        raise ValueError
-    return text
-
-
 OPTIONS: dict[str, Option] = {
     "model": Option("--model", "SLIPWAY_MODEL_PATH", "", str, "a path", "file, folder, or sample://NAME"),
     "repository": Option(
         "--repository", "SLIPWAY_MODEL_REPOSITORY", "", str, "a path", "folder of models, in place of --model"
     ),
     "load_models": Option(
-        "--load-models", "SLIPWAY_LOAD_MODELS", (), _words, "names, with commas", "of the repository; default: all"
+        "--load-models", "SLIPWAY_LOAD_MODELS", (), words, "names, with commas", "of the repository; default: all"
     ),
     "model_control": Option(
         "--model-control",
         "SLIPWAY_MODEL_CONTROL",
         "none",
-        *_one_of("none", "explicit"),
+        *one_of("none", "explicit"),
         "may clients load and unload models",
     ),
-    "name": Option("--name", "SLIPWAY_MODEL_NAME", "", _name, "a name without '/'", "name of the model in URLs"),
-    "format": Option("--format", "SLIPWAY_MODEL_FORMAT", "auto", *_one_of("auto", *FORMATS), "kind of file"),
+    "name": Option("--name", "SLIPWAY_MODEL_NAME", "", name, "a name without '/'", "name of the model in URLs"),
+    "format": Option("--format", "SLIPWAY_MODEL_FORMAT", "auto", *one_of("auto", *FORMATS), "kind of file"),
+    "model_options": Option(
+        "--model-options", "SLIPWAY_MODEL_OPTIONS", "", str, "a JSON object", "of --model, over its own config"
+    ),
     "host": Option("--host", "SLIPWAY_HOST", "", str, "an address", "address to listen on (default: all)"),
-    "http_port": Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *_whole(0, 65535), "REST; 0 = any free port"),
-    "grpc_port": Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *_whole(0, 65535), "gRPC; 0 = any free port"),
+    "http_port": Option("--http-port", "SLIPWAY_HTTP_PORT", 8080, *whole(0, 65535), "REST; 0 = any free port"),
+    "grpc_port": Option("--grpc-port", "SLIPWAY_GRPC_PORT", 8001, *whole(0, 65535), "gRPC; 0 = any free port"),
     "metrics_port": Option(
-        "--metrics-port", "SLIPWAY_METRICS_PORT", 0, *_whole(0, 65535), "one more port for /metrics; 0 = none"
+        "--metrics-port", "SLIPWAY_METRICS_PORT", 0, *whole(0, 65535), "one more port for /metrics; 0 = none"
     ),
     "grpc_backend": Option(
-        "--grpc-backend", "SLIPWAY_GRPC_BACKEND", "own", *_one_of("own", "grpcio"), "who speaks gRPC"
+        "--grpc-backend", "SLIPWAY_GRPC_BACKEND", "own", *one_of("own", "grpcio"), "who speaks gRPC"
     ),
-    "workers": Option("--workers", "SLIPWAY_WORKERS", 1, *_whole(1, 64), "processes that serve on the same ports"),
+    "workers": Option("--workers", "SLIPWAY_WORKERS", 1, *whole(1, 64), "processes that serve on the same ports"),
     "concurrency": Option(
-        "--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", 0, *_whole(0, 100_000), "requests with the model at once"
+        "--concurrency", "SLIPWAY_CONTAINER_CONCURRENCY", 0, *whole(0, 100_000), "requests with the model at once"
     ),
-    "max_queue": Option("--max-queue", "SLIPWAY_MAX_QUEUE", 1000, *_whole(0, 1_000_000), "requests that may wait"),
+    "max_queue": Option("--max-queue", "SLIPWAY_MAX_QUEUE", 1000, *whole(0, 1_000_000), "requests that may wait"),
     "max_queue_bytes": Option(
-        "--max-queue-bytes", "SLIPWAY_MAX_QUEUE_BYTES", 512 * MIB, *_whole(1, 2**40), "bytes that may wait"
+        "--max-queue-bytes", "SLIPWAY_MAX_QUEUE_BYTES", 512 * MIB, *whole(1, 2**40), "bytes that may wait"
     ),
     "full_status": Option(
         "--full-status",
         "SLIPWAY_FULL_STATUS",
         503,
-        lambda text: int(_one_of("503", "429")[0](text)),
+        lambda text: int(one_of("503", "429")[0](text)),
         "503 or 429",
         "HTTP status for a full queue",
     ),
     "max_delay_s": Option(
-        "--max-delay", "SLIPWAY_MAX_DELAY_S", 0.0, *_seconds(0, 10), "seconds a batch may wait for more requests"
+        "--max-delay", "SLIPWAY_MAX_DELAY_S", 0.0, *seconds(0, 10), "seconds a batch may wait for more requests"
     ),
     "tenant_header": Option(
-        "--tenant-header", "SLIPWAY_TENANT_HEADER", "x-slipway-tenant", _name, "a header's name", "names who asks"
+        "--tenant-header", "SLIPWAY_TENANT_HEADER", "x-slipway-tenant", name, "a header's name", "names who asks"
     ),
     "tenant_weights": Option(
-        "--tenant-weights", "SLIPWAY_TENANT_WEIGHTS", {}, _weights, "NAME=1..1000, with commas", "shares of tenants"
+        "--tenant-weights", "SLIPWAY_TENANT_WEIGHTS", {}, weights, "NAME=1..1000, with commas", "shares of tenants"
     ),
     "cache_bytes": Option(
-        "--cache-bytes", "SLIPWAY_CACHE_BYTES", 64 * MIB, *_whole(0, 2**40), "of answers kept, per model that wants it"
+        "--cache-bytes", "SLIPWAY_CACHE_BYTES", 64 * MIB, *whole(0, 2**40), "of answers kept, per model that wants it"
     ),
-    "timeout_s": Option("--timeout", "SLIPWAY_TIMEOUT_S", 60.0, *_seconds(0.001, 86_400), "seconds for one request"),
+    "timeout_s": Option("--timeout", "SLIPWAY_TIMEOUT_S", 60.0, *seconds(0.001, 86_400), "seconds for one request"),
     "max_body_bytes": Option(
-        "--max-body-bytes", "SLIPWAY_MAX_BODY_BYTES", 64 * MIB, *_whole(1, 2**31 - 1), "largest request"
+        "--max-body-bytes", "SLIPWAY_MAX_BODY_BYTES", 64 * MIB, *whole(1, 2**31 - 1), "largest request"
     ),
     "max_held_bytes": Option(
-        "--max-held-bytes", "SLIPWAY_MAX_HELD_BYTES", 1024 * MIB, *_whole(1, 2**40), "of all requests together"
+        "--max-held-bytes", "SLIPWAY_MAX_HELD_BYTES", 1024 * MIB, *whole(1, 2**40), "of all requests together"
     ),
     "max_connections": Option(
-        "--max-connections", "SLIPWAY_MAX_CONNECTIONS", 10_000, *_whole(1, 1_000_000), "one more is closed"
+        "--max-connections", "SLIPWAY_MAX_CONNECTIONS", 10_000, *whole(1, 1_000_000), "one more is closed"
     ),
     "idle_timeout_s": Option(
-        "--idle-timeout", "SLIPWAY_IDLE_TIMEOUT_S", 75.0, *_seconds(0.1, 86_400), "close quiet connections after"
+        "--idle-timeout", "SLIPWAY_IDLE_TIMEOUT_S", 75.0, *seconds(0.1, 86_400), "close quiet connections after"
     ),
     "drain_timeout_s": Option(
-        "--drain-timeout", "SLIPWAY_DRAIN_TIMEOUT_S", 30.0, *_seconds(0, 86_400), "after SIGTERM, end within"
+        "--drain-timeout", "SLIPWAY_DRAIN_TIMEOUT_S", 30.0, *seconds(0, 86_400), "after SIGTERM, end within"
     ),
     "drain_idle_s": Option(
-        "--drain-idle", "SLIPWAY_DRAIN_IDLE_S", 1.0, *_seconds(0, 3_600), "after SIGTERM, end when quiet for"
+        "--drain-idle", "SLIPWAY_DRAIN_IDLE_S", 1.0, *seconds(0, 3_600), "after SIGTERM, end when quiet for"
     ),
-    "device": Option("--device", "SLIPWAY_DEVICE", "auto", *_one_of("auto", "cpu", "cuda"), "where the model runs"),
+    "device": Option("--device", "SLIPWAY_DEVICE", "auto", *one_of("auto", "cpu", "cuda"), "where the model runs"),
     "allow_code": Option(
-        "--allow-code", "SLIPWAY_ALLOW_CODE", False, _bool, "true or false", "run model.py of a model's folder"
+        "--allow-code", "SLIPWAY_ALLOW_CODE", False, flag, "true or false", "run model.py of a model's folder"
     ),
     "allowed_classes": Option(
         "--allowed-classes",
         "SLIPWAY_ALLOWED_CLASSES",
         (),
-        _words,
+        words,
         "module:Class patterns, with commas",
         "classes that weights may be loaded into",
     ),
@@ -237,20 +188,20 @@ OPTIONS: dict[str, Option] = {
         "--threads",
         "SLIPWAY_THREADS",
         0,
-        *_whole(0, 1024),
+        *whole(0, 1024),
         "CPU threads; 0 = the container's limit, or a worker's share of it, less one",
     ),
     "access_log": Option(
-        "--access-log", "SLIPWAY_ACCESS_LOG", False, _bool, "true or false", "a line for every request"
+        "--access-log", "SLIPWAY_ACCESS_LOG", False, flag, "true or false", "a line for every request"
     ),
     "tracing": Option(
-        "--tracing", "SLIPWAY_TRACING", False, _bool, "true or false", "OpenTelemetry spans, as OTEL_* variables say"
+        "--tracing", "SLIPWAY_TRACING", False, flag, "true or false", "OpenTelemetry spans, as OTEL_* variables say"
     ),
-    "debug": Option("--debug", "SLIPWAY_DEBUG", False, _bool, "true or false", "serve /debug"),
+    "debug": Option("--debug", "SLIPWAY_DEBUG", False, flag, "true or false", "serve /debug"),
     "log_level": Option(
-        "--log-level", "SLIPWAY_LOG_LEVEL", "info", *_one_of("debug", "info", "warning", "error"), "least severity"
+        "--log-level", "SLIPWAY_LOG_LEVEL", "info", *one_of("debug", "info", "warning", "error"), "least severity"
     ),
-    "log_format": Option("--log-format", "SLIPWAY_LOG_FORMAT", "json", *_one_of("json", "text"), "form of the log"),
+    "log_format": Option("--log-format", "SLIPWAY_LOG_FORMAT", "json", *one_of("json", "text"), "form of the log"),
 }
 
 
@@ -279,9 +230,9 @@ class Command:
 OF_ONE_MODEL = ("name", "format", "device", "allow_code", "allowed_classes", "threads", "log_level", "log_format")
 _ASIDE: dict[str, Any] = {"log_level": "warning", "log_format": "text"}
 """Defaults of `check` and `bench`, which talk to a person."""
-_SECONDS = Option("--seconds", "", 0.5, *_seconds(0.01, 600), "for each line of the table")
-_MAX_BATCH = Option("--max-batch", "", 0, *_whole(0, 65536), "largest batch to try; 0 = the config's, at least 64")
-_COMPILE = Option("--compile", "", True, _bool, "true or false", "try torch.compile where the model allows it")
+_SECONDS = Option("--seconds", "", 0.5, *seconds(0.01, 600), "for each line of the table")
+_MAX_BATCH = Option("--max-batch", "", 0, *whole(0, 65536), "largest batch to try; 0 = the config's, at least 64")
+_COMPILE = Option("--compile", "", True, flag, "true or false", "try torch.compile where the model allows it")
 _OUTPUT = Option("--output", "", "", str, "a path", "write the recommended config.json there")
 
 
@@ -296,7 +247,7 @@ def read_command(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Co
     Raises:
         BadConfig: for anything unknown or out of range.
     """
-    parsed, unknown = _parser().parse_known_args(list(argv))
+    parsed, unknown = _parser().parse_known_args(ordered(argv))
     given = vars(parsed)
     name: str = given["command"]
     if unknown:
@@ -377,6 +328,8 @@ def _checked(settings: Settings) -> Settings:
         raise BadConfig("no model is named; give --model PATH (or SLIPWAY_MODEL_PATH), or --repository PATH")
     if settings.model and settings.repository:
         raise BadConfig("--model and --repository are both given; name one model or one folder of models")
+    if settings.model_options and not settings.model:
+        raise BadConfig("--model-options are of one model; name it by --model, or leave them out")
     if settings.workers > 1:
         _check_workers(settings)
     return settings

@@ -1,18 +1,31 @@
 """What the chart installs, in both of its modes."""
 
+import json
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import yaml
 
 from slipway.api.manifest import Manifest
-from slipway.api.names import LABEL_REVISION, LABEL_SERVICE, LABEL_VARIANT
+from slipway.api.model import Model
+from slipway.api.names import LABEL_METRICS, LABEL_REVISION, LABEL_SERVICE, LABEL_VARIANT
 from slipway.api.v1alpha1 import ServingRuntimeSpec
+from slipway.decide.runtimes import Runtime, choose
 from slipway.main import Settings
 from slipway.signals.prometheus import Place
+from slipway_runtime.errors import BadConfig
+from slipway_runtime.fetch.settings import Settings as FetchSettings
+from slipway_runtime.fetch.settings import read
+from slipway_runtime.reserved import RESERVED
+from slipway_runtime.settings import OPTIONS, read_settings
+from slipway_runtime.triton import wishes
+from slipway_runtime.triton.layout import WANTED
 from tests import golden
 from tests.chart import helm
 
+RUNTIMES = ("slipway-pytorch", "slipway-triton")
 MODES = [pytest.param({}, id="cluster"), pytest.param(helm.NAMESPACED, id="namespaced")]
 
 
@@ -97,26 +110,65 @@ def test_a_digest_wins_over_a_tag() -> None:
 
 
 @pytest.mark.parametrize("values", MODES)
-def test_the_default_runtime_fits_the_models(values: Manifest) -> None:
+def test_the_default_runtimes_fit_the_models(values: Manifest) -> None:
     runtimes = helm.of_kind(helm.render(values), "ServingRuntime", "ClusterServingRuntime")
-    assert runtimes
+    found = {name: set[str]() for name in RUNTIMES}
     for runtime in runtimes:
         spec = ServingRuntimeSpec.model_validate(runtime["spec"], extra="forbid")
-        assert {known.name for known in spec.supported_model_formats} == {"torchscript", "torch-export"}
+        found[runtime["metadata"]["name"]] |= {known.name for known in spec.supported_model_formats}
+    assert found["slipway-pytorch"] == {"torchscript", "torch-export"}
+    assert found["slipway-triton"] == set(WANTED) - {"auto"}
 
 
-def test_the_runtime_that_goes_with_the_release_is_the_one_the_hook_applied() -> None:
+@pytest.mark.parametrize(("form", "name"), [("torchscript", "slipway-pytorch"), ("onnx", "slipway-triton")])
+def test_a_format_alone_finds_its_runtime(form: str, name: str) -> None:
+    model = Model.model_validate({"modelFormat": {"name": form}, "storageUri": "sample://hello"})
+    chosen = choose(model, helm.of_kind(helm.render(), "ClusterServingRuntime"))
+    assert isinstance(chosen, Runtime)
+    assert chosen.name == name
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize(("key", "parse"), [("runtime", read_settings), ("triton", wishes.read)])
+def test_the_argument_that_allows_code_stands_where_a_service_cannot_change_it(
+    key: str, parse: Callable[[list[str], Mapping[str, str]], Any], allowed: bool
+) -> None:
+    objects = helm.of_kind(helm.render({key: {"allowCode": allowed}}), "ClusterServingRuntime")
+    name = {"runtime": "slipway-pytorch", "triton": "slipway-triton"}[key]
+    (container,) = (one["spec"]["container"] for one in objects if one["metadata"]["name"] == name)
+    args, env = container["args"], {"SLIPWAY_MODEL_PATH": "/mnt/models", "SLIPWAY_MODEL_NAME": "hello"}
+    settings = parse(args, env)
+    assert settings.allow_code == allowed
+    assert (settings.http_port, settings.grpc_port) == (8080, 8001)
+    assert settings.metrics_port == container.get("metricsPort", 0)
+    with pytest.raises(BadConfig):
+        parse([*args, "--allow-code", "true"], env)
+
+
+def test_the_arguments_that_services_may_give_are_those_that_the_servers_take_from_them() -> None:
+    runtimes = helm.of_kind(helm.render(), "ClusterServingRuntime")
+    allowed = {one["metadata"]["name"]: set(one["spec"]["container"]["allowedArgs"]) for one in runtimes}
+    assert allowed["slipway-pytorch"] == {option.flag for option in OPTIONS.values()} - set(RESERVED)
+    assert allowed["slipway-triton"] == wishes._service_flags()
+
+
+def test_the_runtimes_that_go_with_the_release_are_those_the_hook_applied() -> None:
     (job,) = helm.of_kind(helm.render(), "Job")
-    (going,) = helm.of_kind(helm.render(), "ClusterServingRuntime")
-    applied = yaml.safe_load(job["spec"]["template"]["spec"]["containers"][0]["args"][-1])
-    assert applied["metadata"]["name"] == going["metadata"]["name"]
-    assert applied["spec"] == going["spec"]
-    assert going["metadata"]["annotations"]["helm.sh/hook"] == "post-delete"
+    going = helm.of_kind(helm.render(), "ClusterServingRuntime")
+    actions = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    applied = [yaml.safe_load(action) for action in actions[1:]]
+    assert [one["metadata"]["name"] for one in applied] == [one["metadata"]["name"] for one in going] == list(RUNTIMES)
+    assert [one["spec"] for one in applied] == [one["spec"] for one in going]
+    assert {one["metadata"]["annotations"]["helm.sh/hook"] for one in going} == {"post-delete"}
 
 
-def test_without_the_default_runtime_nothing_touches_one() -> None:
-    objects = helm.render({"runtime": {"install": False}})
-    assert not helm.of_kind(objects, "Job", "ClusterServingRuntime")
+@pytest.mark.parametrize("left", [(), ("slipway-pytorch",), ("slipway-triton",)])
+def test_without_a_default_runtime_nothing_touches_one(left: tuple[str, ...]) -> None:
+    values = {"runtime": "slipway-pytorch", "triton": "slipway-triton"}
+    objects = helm.render({value: {"install": name in left} for value, name in values.items()})
+    assert tuple(one["metadata"]["name"] for one in helm.of_kind(objects, "ClusterServingRuntime")) == left
+    assert len(helm.of_kind(objects, "Job")) == bool(left)
+    assert ("slipway-pytorch" in json.dumps(objects)) == ("slipway-pytorch" in left)
 
 
 @pytest.mark.parametrize("values", MODES)
@@ -188,13 +240,31 @@ def test_the_series_of_models_bear_the_names_that_releases_go_by(values: Manifes
     (monitor,) = helm.of_kind(helm.render(values, *PROMETHEUS_OPERATOR), "PodMonitor")
     assert monitor["spec"]["namespaceSelector"] == namespaces
     assert monitor["spec"]["selector"]["matchExpressions"] == [{"key": LABEL_REVISION, "operator": "Exists"}]
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert "honorLabels" not in endpoint, "a model must not speak for another namespace"
-    found = {rule["targetLabel"]: rule["sourceLabels"] for rule in endpoint["relabelings"]}
-    assert found == {
-        name: ["__meta_kubernetes_pod_label_" + re.sub(r"[^a-z]", "_", label)]
-        for name, label in (("service", LABEL_SERVICE), ("revision", LABEL_REVISION), ("variant", LABEL_VARIANT))
-    }
+    endpoints = monitor["spec"]["podMetricsEndpoints"]
+    assert "honorLabels" not in json.dumps(endpoints), "a model must not speak for another namespace"
+    for endpoint in endpoints:
+        found = {rule["targetLabel"]: rule["sourceLabels"] for rule in endpoint["relabelings"][1:]}
+        assert found == {
+            name: [meta_label(label)]
+            for name, label in (("service", LABEL_SERVICE), ("revision", LABEL_REVISION), ("variant", LABEL_VARIANT))
+        }
+
+
+@pytest.mark.parametrize(("label", "port"), [("", "http"), ("metrics", "metrics")])
+def test_a_pod_of_a_model_is_read_at_one_port(label: str, port: str) -> None:
+    """What has a port for metrics alone has no /metrics at `http`: a target that is down would be an alarm."""
+    (monitor,) = helm.of_kind(helm.render({}, *PROMETHEUS_OPERATOR), "PodMonitor")
+    read = []
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        rule = endpoint["relabelings"][0]
+        assert (rule["sourceLabels"], rule["action"]) == ([meta_label(LABEL_METRICS)], "keep")
+        read += [endpoint["port"]] if re.fullmatch(rule["regex"], label) else []
+    assert read == [port]
+
+
+def meta_label(label: str) -> str:
+    """As Prometheus' discovery calls a label of a pod."""
+    return "__meta_kubernetes_pod_label_" + re.sub(r"[^a-z]", "_", label)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +314,29 @@ def test_the_operator_is_told_of_prometheus_and_let_out_to_it(url: str, ports: l
     assert mount in container["volumeMounts"]
     assert {"name": "prometheus", "secret": {"secretName": "prometheus", "optional": True}} in pod["volumes"]
     assert [port["port"] for port in policies(values)["slipway-operator"]["egress"][-1]["ports"]] == ports
+
+
+def test_the_operator_tells_fetchers_what_the_chart_says() -> None:
+    values = {
+        "policy": {"schemes": ["s3", "oci"], "insideHosts": ["minio.storage.svc:9000", "*.corp"]},
+        "limits": {"maxSize": "200Gi", "maxFiles": 1_000_000},
+        "proxy": "http://proxy:3128",
+        "caConfigMap": "bundle",
+    }
+    container = helm.pod_specs(helm.render({"fetch": values}))["Deployment/slipway-operator"]["containers"][0]
+    told = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    fetching = Settings.from_env(told).fetching
+    assert fetching.policy["insideHosts"] == ["minio.storage.svc:9000", "*.corp"]
+    assert (fetching.limits["maxBytes"], fetching.limits["maxFiles"]) == (200 << 30, 1_000_000)
+    assert (fetching.proxy, fetching.ca_config_map) == ("http://proxy:3128", "bundle")
+
+
+def test_the_charts_own_words_on_fetching_are_the_fetchers_defaults() -> None:
+    container = helm.pod_specs(helm.render())["Deployment/slipway-operator"]["containers"][0]
+    told = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    fetching = Settings.from_env(told).fetching
+    given = {"policy": fetching.policy, "limits": fetching.limits, "proxy": fetching.proxy}
+    assert read({"SLIPWAY_FETCH": json.dumps(given)}) == FetchSettings()
 
 
 def test_without_a_prometheus_the_operator_hears_of_none() -> None:

@@ -90,9 +90,10 @@ def test_no_role_has_wildcards_secrets_or_power_over_permissions(values: Manifes
         assert "secrets" not in rule["resources"] or rule["resourceNames"] == ["slipway-api-keys"], rule
 
 
-def test_the_hook_may_write_the_default_runtime_only() -> None:
+def test_the_hook_may_write_the_default_runtimes_only() -> None:
     assert grants(helm.render(), "slipway-runtimes") == {
-        Grant("slipway.dev", "clusterservingruntimes", verb, "", ("slipway-pytorch",)) for verb in ("create", "patch")
+        Grant("slipway.dev", "clusterservingruntimes", verb, "", ("slipway-pytorch", "slipway-triton"))
+        for verb in ("create", "patch")
     }
 
 
@@ -107,7 +108,19 @@ def test_people_get_the_new_kinds_with_the_roles_they_have() -> None:
     }
     assert roles["slipway-view"] == {"view", "edit", "admin"}
     assert roles["slipway-edit"] == {"edit", "admin"}
+    assert roles["slipway-admin"] == {"admin"}
     assert roles["slipway-operator"] == set()
+
+
+def test_only_administrators_write_runtimes_which_say_what_runs() -> None:
+    write = {
+        role["metadata"]["name"]
+        for role in helm.of_kind(helm.render(), "ClusterRole")
+        for rule in role["rules"]
+        if "slipway.dev" in rule["apiGroups"] and "create" in rule["verbs"]
+        if any("runtimes" in kind for kind in rule["resources"]) and "helm.sh/hook" not in str(role["metadata"])
+    }
+    assert write == {"slipway-admin"}
 
 
 def damage(live: Manifest) -> None:
@@ -166,7 +179,7 @@ def test_every_installed_pod_is_restricted(values: Manifest) -> None:
 def test_every_pod_of_a_revision_is_restricted(uri: str) -> None:
     model = {"modelFormat": {"name": "torchscript"}, "storageUri": uri}
     predictor = Predictor.model_validate({"model": model})
-    container = RuntimeContainer.model_validate({"image": "runtime:1"})
+    container = RuntimeContainer.model_validate({"image": "runtime:1", "sharedMemory": "1Gi", "metricsPort": 8002})
     for fetcher in ("runtime:1", "fetcher:1"):
         pod = resources.pod_template("hello", predictor, container, "runtime:1", fetcher)["spec"]
         assert violations(pod) == []

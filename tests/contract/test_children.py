@@ -8,6 +8,7 @@ from slipway.api.manifest import Manifest
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import resources
 from slipway.decide.drift import metadata_drifted, replacement, spec_drifted
+from slipway.decide.fetching import Fetching
 from slipway.decide.revision import Record
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, Kind
 from tests.contract import objects
@@ -43,9 +44,11 @@ async def children(cluster: Cluster, uri: str) -> list[tuple[Kind, Manifest]]:
     """Every kind of child of a service that uses every field, none of them with a pod."""
     maker = await cluster.kube.create(CONTROLLER_REVISION, objects.record(cluster, name="maker"), manager="test")
     owner = {"metadata": {"name": "hello", "namespace": cluster.namespace, "uid": maker["metadata"]["uid"]}}
-    predictor = Predictor.model_validate(PREDICTOR | {"model": PREDICTOR["model"] | {"storageUri": uri}})
+    stored = {"storage": {"secretName": "reader", "sha256": "a" * 64}} if uri.startswith("s3://") else {}
+    predictor = Predictor.model_validate(PREDICTOR | {"model": PREDICTOR["model"] | {"storageUri": uri} | stored})
     container = RuntimeContainer.model_validate(CONTAINER)
-    template = resources.pod_template("hello", predictor, container, "runtime:1", "fetcher:1")
+    fetched = Fetching(policy={"schemes": ["s3"]}, ca_config_map="bundle")
+    template = resources.pod_template("hello", predictor, container, "runtime:1", "fetcher:1", fetched=fetched)
     record = Record("hello-0123456789", 1, "0123456789", "slipway-pytorch", uri, template)
     made = [
         (CONTROLLER_REVISION, resources.record(owner, record)),
@@ -63,7 +66,7 @@ async def children(cluster: Cluster, uri: str) -> list[tuple[Kind, Manifest]]:
     return made
 
 
-@pytest.mark.parametrize("uri", ["pvc://claim/models/a", "sample://hello"])
+@pytest.mark.parametrize("uri", ["pvc://claim/models/a", "sample://hello", "s3://models/a"])
 async def test_children_read_back_without_drift(cluster: Cluster, uri: str) -> None:
     for kind, body in await children(cluster, uri):
         live = await cluster.kube.create(kind, body, manager="slipway")

@@ -22,7 +22,7 @@ from e2e.cluster import apt
 from e2e.support import discover
 from e2e.support import prometheus as documented
 from slipway.api.manifest import Manifest
-from slipway.api.names import LABEL_REVISION, LABEL_SERVICE
+from slipway.api.names import LABEL_METRICS, LABEL_REVISION, LABEL_SERVICE
 from slipway.decide.promql import Names, rewrite
 from slipway.signals.answer import Answer
 from slipway.signals.prometheus import Place, Prometheus, Unreachable
@@ -111,19 +111,28 @@ def pod(name: str, namespace: str, labels: dict[str, str], port: int, port_name:
     return {"metadata": meta, "spec": {"containers": [{"ports": ports}]}, "status": {"podIP": "127.0.0.1"}}
 
 
+def metered(port: int) -> Manifest:
+    about = {LABEL_SERVICE: "other", LABEL_REVISION: "other-a", LABEL_METRICS: "metrics"}
+    made = pod("other-a-1", "team", about, port, "metrics")
+    made["spec"]["containers"][0]["ports"].append({"name": "http", "containerPort": port})
+    return made
+
+
 def pods(port: int) -> list[Manifest]:
     component = "app.kubernetes.io/component"
     return [
         pod("slipway-operator-1", "slipway-system", {component: "operator"}, port, "http"),
         pod("slipway-gateway-1", "slipway-system", {component: "gateway"}, port, "report"),
         pod("hello-b-1", "team", {LABEL_SERVICE: "hello", LABEL_REVISION: "hello-b"}, port, "http"),
+        # It has a port for metrics alone: `http` is not asked, which would be counted twice here.
+        metered(port),
         pod("somebody-elses", "team", {"app": "web"}, port, "http"),
     ]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def prometheus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    """One that has read METRICS, and TOLD of three pods."""
+    """One that has read METRICS, and TOLD of four pods."""
     folder = tmp_path_factory.mktemp("prometheus")
     async with aiohttp.ClientSession() as session:
         with exposing(METRICS) as target, exposing(TOLD) as site:
@@ -154,7 +163,7 @@ async def _until_read(running: Running, log: Path) -> None:
     while time.monotonic() < deadline:
         try:
             found = await running.ask("count(requests_total) + on () count(slipway_gateway_requests_total)")
-            if found.value == 7:
+            if found.value == 8:
                 return
         except Unreachable:
             assert running.process.poll() is None, _end(log)
@@ -257,6 +266,11 @@ def _complaint(text: str, path: Path) -> str:
             7,
             id="of a model",
         ),
+        pytest.param(
+            'nv_inference_count{namespace="team",service="other",revision="other-a",pod="other-a-1"}',
+            7,
+            id="of a model with a port for metrics",
+        ),
     ],
 )
 async def test_the_documented_jobs_name_what_releases_go_by(prometheus: Running, query: str, value: float) -> None:
@@ -265,9 +279,9 @@ async def test_the_documented_jobs_name_what_releases_go_by(prometheus: Running,
 
 async def test_by_the_documented_jobs_no_model_speaks_for_another_namespace(prometheus: Running) -> None:
     lie = 'nv_inference_count{exported_namespace="stolen",exported_revision="stolen"}'
-    assert (await prometheus.ask(f"count({lie})")).value == 1
+    assert (await prometheus.ask(f"count({lie})")).value == 2
     assert (await prometheus.ask('count(nv_inference_count{namespace="stolen",job="slipway-models"})')).value is None
-    assert (await prometheus.ask('count(up{job=~"slipway.*"})')).value == 3, "a pod of somebody else's is read"
+    assert (await prometheus.ask('count(up{job=~"slipway.*"})')).value == 4, "a pod of somebody else's is read"
 
 
 async def test_one_that_ended_cannot_be_reached(prometheus: Running) -> None:

@@ -197,8 +197,11 @@ class ScalingWorld(World):
         if self._is_settled():
             return
         controllers.gc(self.store)
-        controllers.settle(self.store, load_s=self.load_s)
+        self._settle()
         await self.operate(self.key)
+
+    def _settle(self) -> None:
+        controllers.settle(self.store, load_s=self.load_s)
 
     def _is_settled(self) -> bool:
         """Whether the rest of the cluster has nothing to do."""

@@ -245,6 +245,27 @@ def test_a_gateway_that_never_told_a_latency_has_lost_nobody() -> None:
         assert one.count(20.0, finished=finished) == (0, 0)
 
 
+def test_an_agent_that_tells_counts_before_latencies_has_lost_nobody() -> None:
+    """It started anew beside the same Envoy."""
+    one = Judged()
+    one.count(finished=100, latency_ms={"220": 100})
+    one.before = None  # another epoch
+    assert one.count(1.0, finished=101) == (100, 0)
+    _, late_ones = one.count(1.0, finished=102, latency_ms={"220": 102})
+    assert late_ones == 0
+    # Who is given up after that is found as before.
+    one.count(finished=120, latency_ms={"220": 110})
+    one.count(finished=140, latency_ms={"220": 120})
+    assert one.count(finished=160, latency_ms={"220": 130})[1] == 10
+
+
+def test_latencies_that_stay_away_are_begun_anew() -> None:
+    one = Judged()
+    one.count(finished=100, latency_ms={"220": 100})
+    assert one.count(20.0, finished=110, latency_ms={"220": 10}) == (110, 0)
+    assert one.count(20.0, finished=120, latency_ms={"220": 20})[1] == 0
+
+
 def test_an_answer_that_envoy_forgot_to_have_counted_is_no_loss() -> None:
     one = Judged()
     one.count(finished=100, latency_ms={"220": 100})

@@ -1,9 +1,13 @@
 """The whole decision and its execution against the fake API server: what users see, step by step."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from slipway.api.manifest import Manifest
 from slipway.control.worker import Done
+from slipway.decide import placement
 from slipway.kube.errors import Conflict, Forbidden
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
@@ -329,6 +333,12 @@ async def test_replicas_belong_to_their_own_field_manager(world: World) -> None:
             "no runtime supports model format 'onnx'",
             id="format",
         ),
+        pytest.param(
+            {"options": {"dtype": "float16"}},
+            "OptionNotSupported",
+            "options.dtype: ClusterServingRuntime/slipway-pytorch does not take it",
+            id="option",
+        ),
     ],
 )
 async def test_a_spec_that_cannot_be_honoured_leaves_the_last_good_one_serving(
@@ -346,6 +356,25 @@ async def test_a_spec_that_cannot_be_honoured_leaves_the_last_good_one_serving(
     ready.user_applies(service("sample://hello-v2"))
     await ready.converge()
     assert ready.condition("Accepted")["status"] == "True"
+
+
+async def test_pods_with_a_device_run_where_the_administrator_says(ready: World) -> None:
+    tolerated = [{"key": "gpu", "operator": "Exists"}]
+    rule = {"resource": "nvidia.com/*", "nodeSelector": {"pool": "gpu"}, "tolerations": tolerated}
+    ready.config = replace(ready.config, placement=placement.parse(json.dumps([rule])))
+    ready.restart()
+    asked = service(model={"resources": {"limits": {"nvidia.com/gpu": 1}}})
+    ready.user_applies(asked)
+    await ready.converge()
+    deployment = ready.get(DEPLOYMENT, ready.status["stable"])
+    spec = deployment["spec"]["template"]["spec"]
+    assert (spec["nodeSelector"], spec["tolerations"]) == ({"pool": "gpu"}, tolerated)
+    assert ready.status["runtimeReason"] == "the only one that is suitable for model format 'torchscript'"
+    asked["spec"]["predictor"]["nodeSelector"] = {"pool": "plain"}
+    ready.user_applies(asked)
+    await ready.converge()
+    assert ready.condition("Accepted")["reason"] == "PlacementRefused"
+    assert ready.get(DEPLOYMENT, ready.status["stable"])["spec"] == deployment["spec"]
 
 
 async def test_a_stored_object_that_does_not_fit_the_schema_is_told_not_crashed_on(ready: World) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slipway.api.manifest import Manifest
-from slipway.api.scaled import Counted, Lead, ScalingState, Zero
+from slipway.api.scaled import Counted, Lead, ScalingState, Trust, Zero
 from slipway.decide.demand import Demand
 from slipway.decide.scaling.types import Code, Reason
 from slipway.kube.errors import Forbidden
@@ -35,7 +35,8 @@ def asks(world: World, replicas: int, *codes: Code, variant: str = "", requests:
     known = [r for r in world.status.get("revisions", ()) if (r["role"], r.get("variant", "")) == (role, variant)]
     reasons = tuple(Reason(code, f"because of {code}") for code in codes or (Code.STEADY,))
     now = world.store.now.timestamp()
-    remembered = ScalingState(at=now, counted=Counted(arrived=requests), **state)
+    heard: dict[str, Any] = {"clock": MINUTE, "trust": Trust(gateway=0.0)}
+    remembered = ScalingState(at=now, counted=Counted(arrived=requests), **(heard | state))
     demanded(world).of[variant] = Demand(known[0]["name"] if known else "", replicas, reasons, remembered)
 
 

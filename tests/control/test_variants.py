@@ -153,6 +153,29 @@ async def test_stable_changes_its_version_under_a_variant_that_stays_as_it_is(bo
     assert set(pods) & set(both.names(POD)) == {name for name in pods if name.startswith(b)}
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        pytest.param(
+            {"env": [{"name": "LD_PRELOAD", "value": "/x"}]},
+            "spec.traffic.variants[b].model.env: LD_PRELOAD says what is loaded and run, which is the runtime's",
+            id="a field of its model",
+        ),
+        pytest.param(
+            {"modelFormat": {"name": "coreml"}},
+            "spec.traffic.variants[b]: no runtime supports model format 'coreml'",
+            id="the model as a whole",
+        ),
+    ],
+)
+async def test_a_refusal_says_which_variant_it_is_about(both: World, fields: Any, words: str) -> None:
+    wrong = split("sample://hello-b", "10%", match=[GROUP])
+    wrong["spec"]["traffic"]["variants"][0]["model"] |= fields
+    both.user_applies(wrong)
+    await both.converge()
+    assert both.condition("Accepted")["message"].startswith(words)
+
+
 async def test_traffic_that_cannot_be_honoured_leaves_everything_as_it_was(both: World) -> None:
     before, table = both.picture()["children"], both.status["routing"]
     both.user_applies(split("sample://hello-b3", "10%", extra="95%", match=[GROUP]))

@@ -190,7 +190,7 @@ def _pod_status(store: Store, pod: Manifest, index: int, *, ready: bool, failure
     status = {
         "phase": "Pending" if init_failed else "Running",
         "startTime": time,
-        "podIP": f"10.244.0.{index + 1}",
+        "podIP": f"10.244.{_net(pod)}.{index + 1}",
         "conditions": [
             _flag("Initialized", not init_failed, time),
             _flag("Ready", is_ready, time, "ContainersNotReady"),
@@ -202,6 +202,12 @@ def _pod_status(store: Store, pod: Manifest, index: int, *, ready: bool, failure
     if inits:
         status["initContainerStatuses"] = [_init_container(name, failure, time) for name in inits]
     return status
+
+
+def _net(pod: Manifest) -> int:
+    """Pods of a variant have addresses of their own."""
+    variant = pod["metadata"]["labels"].get("slipway.dev/variant", "")
+    return sum(map(ord, variant)) % 256
 
 
 def _flag(kind: str, value: bool, time: str, reason: str = "") -> Manifest:

@@ -20,6 +20,7 @@ LIST_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "imagePullSecrets": ("name",),
     "initContainers": ("name",),
     "metrics": ("name",),
+    "options": ("name",),
     "ownerReferences": ("uid",),
     "revisions": ("name",),
     "scaling": ("variant",),

@@ -1,10 +1,12 @@
 """The agent beside a real Envoy where something is late, missing or refused: keys, pods, rights, a routing."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from slipway.gateway.agent import Agent
 from tests.gateway.api import SECRETS, SERVICES, Api, api_server
 from tests.gateway.gateway import Gateway, Load, complaints, eventually, gateway, notes
 from tests.gateway.pods import pod
@@ -109,3 +111,12 @@ async def test_pods_and_keys_move_on_while_a_routing_cannot_be_read(tmp_path: Pa
             await api.keys(web="an0ther-key-of-web\n")
             await eventually(lambda: found.ask(x_api_key="an0ther-key-of-web"), (200, "two"))
             assert (await found.ask(x_api_key="s3cret-key-of-web"))[0] == 401
+
+
+def test_an_answer_that_comes_late_does_not_make_another_envoy(tmp_path: Path) -> None:
+    """Only how long it took is unknown then; what began later is another one."""
+    agent: Any = SimpleNamespace(_settings=SimpleNamespace(state_dir=tmp_path, pod="gw-a"))
+    known = Agent._epoch(agent, 999.0, 1000.0)
+    assert Agent._epoch(agent, 999.5, 1030.0) == known
+    assert Agent._epoch(agent, 1001.0, 1002.0) == known, "clocks are told to the second"
+    assert Agent._epoch(agent, 1009.0, 1010.0) != known

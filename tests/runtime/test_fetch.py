@@ -1,5 +1,6 @@
 """The fetcher as the init container runs it: what is copied, what is refused, with which code and last line."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from slipway_runtime import errors, fetch
+from slipway_runtime import errors
 from slipway_runtime.errors import BadModel
+from slipway_runtime.fetch import local
+from slipway_runtime.fetch.__main__ import main
 from slipway_runtime.models import sources
 from tests.runtime.process import environment
 
@@ -28,7 +31,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
     """Exit code and last line on stderr."""
-    code = fetch.main([str(argument) for argument in arguments])
+    code = main([str(argument) for argument in arguments])
     return code, capsys.readouterr().err.splitlines()[-1]
 
 
@@ -60,7 +63,7 @@ def test_fetching_again_replaces_what_an_interrupted_fetch_left(
     volume: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dest = tmp_path / "dest"
-    (dest / fetch.STAGING / "half").mkdir(parents=True)
+    (dest / local.STAGING / "half").mkdir(parents=True)
     (dest / "sub").mkdir()
     (dest / "sub" / "stale").write_text("old")
     (dest / "model.pt").write_text("old")
@@ -162,7 +165,7 @@ def test_what_could_leave_the_source_is_refused_and_nothing_is_written(
         ("file://host/etc", 78, "must be file:///ABSOLUTE/PATH"),
         ("file://", 78, "must be file:///ABSOLUTE/PATH"),
         ("file:///nowhere/at/all", 66, "file '/nowhere/at/all' does not exist"),
-        ("s3://bucket/key", 78, "is not understood; use sample://NAME, pvc://CLAIM/PATH or file:///PATH"),
+        ("ftp://host/key", 78, "is not understood; use one of s3://, gs://, az://"),
         ("/plain/path", 78, "is not understood"),
         ("", 78, "is not understood"),
         ("sample://a/b", 78, "must be sample://NAME"),
@@ -212,7 +215,7 @@ def test_a_model_larger_than_the_disk_is_refused_before_it_is_copied(
     with (volume / "model.pt").open("r+b") as file:
         file.truncate(1 << 42)  # a hole: takes no space here
     code, last = run(capsys, "pvc://claim/models/m", tmp_path / "dest", "--max-bytes", 1 << 50)
-    assert code == 1
+    assert code == 73
     assert "give the pod more disk" in last
 
 
@@ -224,7 +227,7 @@ def test_an_empty_folder_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_it_runs_as_a_module_without_torch(volume: Path, tmp_path: Path) -> None:
     program = (
-        "import sys, slipway_runtime.fetch as f; code = f.main(sys.argv[1:]); "
+        "import sys, slipway_runtime.fetch.__main__ as f; code = f.main(sys.argv[1:]); "
         "sys.exit(code or 100 * bool({'torch', 'numpy', 'grpc'} & set(sys.modules)))"
     )
     command = [sys.executable, "-W", "error", "-c", program, f"file://{volume}", str(tmp_path / "dest")]
@@ -235,9 +238,9 @@ def test_it_runs_as_a_module_without_torch(volume: Path, tmp_path: Path) -> None
 def test_a_long_copy_says_how_far_it_is(
     volume: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "PROGRESS_EVERY_S", 0.0)
-    monkeypatch.setattr(fetch, "CHUNK", 4)
-    fetch.main(["pvc://claim/models/m", str(tmp_path / "dest")])
+    monkeypatch.setattr(local, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(local, "CHUNK", 4)
+    main(["pvc://claim/models/m", str(tmp_path / "dest")])
     assert "pvc://claim/models/m: 4 bytes of 11 bytes" in capsys.readouterr().err
 
 
@@ -245,7 +248,7 @@ def test_a_source_that_grows_meanwhile_cannot_pass_the_limit(tmp_path: Path) -> 
     files = [(tmp_path / "model.pt", Path("model.pt"))]
     files[0][0].write_bytes(b"0123456789")
     with pytest.raises(BadModel, match="changed while it was copied"):
-        fetch.copy_all(files, tmp_path / "staging", fetch.Progress("file:///m", total=9))
+        local.copy_all(files, tmp_path / "staging", local.Progress("file:///m", total=9))
 
 
 @pytest.mark.parametrize(
@@ -269,10 +272,20 @@ def test_wrong_arguments_are_named(
     assert (code, sentence in last) == (78, True), last
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("ftp://host/key", "StorageUriInvalid"),
+        ("file://host/etc", "ConfigurationInvalid"),
+        ("file:///nowhere", "ModelNotFound"),
+        ("file:///dev/null", "ModelInvalid"),
+    ],
+)
 def test_the_last_words_stand_where_kubernetes_looks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, uri: str, reason: str
 ) -> None:
     monkeypatch.setattr(errors, "TERMINATION_LOG", tmp_path / "termination-log")
     (tmp_path / "termination-log").touch()
-    _, last = run(capsys, "s3://bucket/key", tmp_path / "dest")
-    assert (tmp_path / "termination-log").read_text() == last
+    _, last = run(capsys, uri, tmp_path / "dest")
+    told = json.loads((tmp_path / "termination-log").read_text())
+    assert told == {"reason": reason, "message": last}

@@ -6,6 +6,7 @@ import pytest
 
 from slipway_runtime import __version__
 from slipway_runtime.errors import BadConfig
+from slipway_runtime.reserved import RESERVED
 from slipway_runtime.settings import OPTIONS, Settings, read_command, read_settings
 
 
@@ -99,6 +100,30 @@ def test_what_is_not_given_is_off_or_safe() -> None:
     assert (settings.model_control, settings.allow_code, settings.allowed_classes) == ("none", False, ())
     assert (settings.debug, settings.tracing, settings.access_log) == (False, False, False)
     assert (settings.grpc_backend, settings.full_status, settings.max_delay_s) == ("own", 503, 0)
+
+
+SERVED = {"SLIPWAY_MODEL_PATH": "/mnt/models", "SLIPWAY_MODEL_NAME": "shop"}
+
+
+def test_what_stands_before_serve_is_the_administrators_and_wins() -> None:
+    argv = ["--allow-code", "false", "--max-queue", "9", "serve", "--threads", "2", "--timeout=5"]
+    settings = read_settings(argv, SERVED | {"SLIPWAY_ALLOW_CODE": "true"})
+    assert (settings.allow_code, settings.max_queue, settings.threads, settings.timeout_s) == (False, 9, 2, 5.0)
+    assert read_settings(["--allow-code=true", "serve"], SERVED).allow_code
+
+
+@pytest.mark.parametrize("flag", RESERVED)
+@pytest.mark.parametrize("form", [["{}", "true"], ["{}=true"], ["--threads", "2", "{}", "true"]])
+def test_a_service_does_not_give_what_is_the_runtimes(flag: str, form: list[str]) -> None:
+    words = [word.format(flag) for word in form]
+    with pytest.raises(BadConfig, match=f"argument {flag} is the runtime's to give, not a service's"):
+        read_settings(["--allow-code", "false", "serve", *words], SERVED)
+
+
+@pytest.mark.parametrize("word", ["--allow-c", "--allow", "--allowed-cl=os:*", "--mode", "--max-queue", "--", "serve"])
+def test_nor_its_beginning_nor_what_the_runtime_has_given(word: str) -> None:
+    with pytest.raises(BadConfig):
+        read_settings(["--max-queue", "9", "serve", word, "7"], SERVED)
 
 
 def test_check_and_bench_take_the_settings_of_one_model() -> None:

@@ -118,6 +118,12 @@ def test_a_crd_has_no_yaml_anchors() -> None:
         assert not re.search(r"[&*]id[0-9]+", text)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_an_example_says_the_same_to_kubectl_as_to_python(path: Path) -> None:
+    """kubectl takes a bare y or n for true or false, Python's YAML for text."""
+    assert re.findall(r"[:,\[{-] *[yYnN] *(?=[,}\]#\n])", path.read_text()) == []
+
+
 class _Either(BaseModel):
     value: int | list[str]
 

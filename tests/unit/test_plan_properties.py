@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.api.manifest import Manifest
 from slipway.api.names import ABORT, COMMAND
-from slipway.api.scaled import ScalingState, Zero
+from slipway.api.scaled import ScalingState, Trust, Zero
 from slipway.api.traffic import WHOLE
 from slipway.control.reconcile import is_owned
 from slipway.decide.demand import Demand
@@ -141,11 +141,11 @@ def _says(text: str) -> Step:
     return annotate
 
 
-def _scales(uri: str = "sample://hello", *, b: bool = False, **rollout: Any) -> Step:
+def _scales(uri: str = "sample://hello", *, b: str = "", **rollout: Any) -> Step:
     """From zero to four replicas, as the load asks."""
 
     def scale(world: World) -> None:
-        wanted = split("sample://hello-b", "10%") if b else service(uri)
+        wanted = split("sample://hello-b", b) if b else service(uri)
         wanted["spec"]["scaling"] = {"minReplicas": 0, "maxReplicas": 4}
         if rollout:
             wanted["spec"]["rollout"] = CANARY | rollout
@@ -165,7 +165,10 @@ def _load(replicas: int, code: Code = Code.OBJECTIVE) -> Step:
             before = scaling.of[variant].replicas if variant in scaling.of else 1
             number = max(1, before, replicas) if is_shifting else replicas
             zero = Zero(failed=int(code is Code.ACTIVATION_FAILED))
-            state = ScalingState(at=world.store.now.timestamp(), zero=zero)
+            heard = Trust(gateway=0.0)
+            state = ScalingState(
+                at=world.store.now.timestamp(), zero=zero, trust=heard, clock=60.0, in_flight=[4.0 * replicas]
+            )
             scaling.of[variant] = Demand("".join(found), number, (Reason(code, "so many"),), state)
 
     return ask
@@ -183,7 +186,8 @@ def demanded(world: World) -> Demanded:
 
 STEPS: dict[str, Step] = {
     "v1 from zero": _scales(),
-    "v1 and b from zero": _scales(b=True),
+    "v1 and b from zero": _scales(b="10%"),
+    "v1 and more of b from zero": _scales(b="90%"),
     "canary v7 from zero": _scales("sample://hello-v7", strategy="Canary"),
     "v8 from zero": _scales("sample://hello-v8"),
     "load needs none": _load(0, Code.IDLE),

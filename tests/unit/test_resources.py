@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.api.manifest import Manifest
-from slipway.api.names import HASH_LENGTH, NAME_MAX
+from slipway.api.names import HASH_LENGTH, LABEL_METRICS, NAME_MAX
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
+from slipway.control import scaling
 from slipway.decide import resources, storage
 from slipway.decide.revision import Record, choice, digest
 
@@ -48,6 +49,29 @@ def test_a_sample_for_another_image_is_fetched() -> None:
 )
 def test_where_a_model_is(uri: str, path: str, claim: str | None) -> None:
     assert storage.locate(uri, runtime_image=IMAGE, fetcher_image=IMAGE) == storage.Location(path, claim)
+
+
+def test_dev_shm_is_as_large_as_the_runtime_says() -> None:
+    spec = template(predictor(), sharedMemory="1Gi")["spec"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}} in spec["volumes"]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in spec["containers"][0]["volumeMounts"]  # noqa: S108
+    assert "shm" not in [volume["name"] for volume in template(predictor())["spec"]["volumes"]]
+
+
+@pytest.mark.parametrize(("given", "label"), [({}, None), ({"metricsPort": 8002}, "metrics")])
+def test_a_port_for_metrics_alone_is_told_by_a_label(given: Manifest, label: str | None) -> None:
+    made = template(predictor(), **given)
+    owner = {"metadata": {"name": "hello", "namespace": "ns", "uid": "u"}}
+    pods = resources.deployment(owner, Record("hello-1", 1, "1", "r", "sample://hello", made), 1)["spec"]["template"]
+    assert pods["metadata"]["labels"].get(LABEL_METRICS) == label
+    names = [port["name"] for port in pods["spec"]["containers"][0]["ports"]]
+    assert names == ["http", "grpc", *([label] if label else [])]
+
+
+@pytest.mark.parametrize(("given", "port"), [({"httpPort": 9000}, 9000), ({"metricsPort": 8002}, 8002)])
+def test_pods_are_asked_for_their_figures_where_their_runtime_tells_them(given: Manifest, port: int) -> None:
+    assert scaling.figures_port({"spec": {"template": template(predictor(), **given)}}) == port
+    assert scaling.figures_port({"spec": {}}) == 0
 
 
 def _containers(spec: Manifest) -> list[Manifest]:

@@ -78,6 +78,9 @@ def test_who_is_not_in_the_table_is_served_nothing() -> None:
     ("text", "resource"),
     [
         ("0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3", "nvidia.com/gpu"),
+        ("0/1 nodes are available: 1 Insufficient nvidia.com/mig-1g.10gb.", "nvidia.com/mig-1g.10gb"),
+        ("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.shared, 1 node(s) were", "nvidia.com/gpu.shared"),
+        ("exceeded quota: q, requested: requests.aliyun.com/gpu-mem=4, used: 8, limited: 8", "aliyun.com/gpu-mem"),
         ("0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.", "cpu"),
         (
             "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=4",

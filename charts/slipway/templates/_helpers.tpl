@@ -121,29 +121,96 @@ capabilities: {drop: [ALL]}
   verbs: [create]
 {{- end -}}
 
-{{/* Call with (list . KIND NAMESPACE ANNOTATIONS LABELS): the default runtime as an object of that kind. */}}
+{{/* Names of the runtimes that the chart brings along, with commas. */}}
+{{- define "slipway.runtimes" -}}
+{{- $names := list -}}
+{{- if .Values.runtime.install }}{{ $names = append $names "slipway-pytorch" }}{{ end -}}
+{{- if .Values.triton.install }}{{ $names = append $names "slipway-triton" }}{{ end -}}
+{{ join "," $names }}
+{{- end -}}
+
+{{/* Call with (list . NAME KIND NAMESPACE ANNOTATIONS): that runtime as an object of that kind. */}}
 {{- define "slipway.runtime" -}}
 {{- $root := index . 0 -}}
 apiVersion: slipway.dev/v1alpha1
-kind: {{ index . 1 }}
+kind: {{ index . 2 }}
 metadata:
-  name: slipway-pytorch
-  {{- with index . 2 }}
+  name: {{ index . 1 }}
+  {{- with index . 3 }}
   namespace: {{ . }}
   {{- end }}
   labels: {{- include "slipway.labels" $root | nindent 4 }}
-  {{- with index . 3 }}
+  {{- with index . 4 }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
-spec:
-  supportedModelFormats:
-  - name: torchscript
-  - name: torch-export
-  container:
-    image: {{ include "slipway.image" (list $root $root.Values.runtime.image) }}
-    command: [slipway-runtime]
-    args: [serve]
-    maxQueue: 1000
-    idleTimeout: 75s
-    resources: {{- toYaml $root.Values.runtime.resources | nindent 6 }}
+spec: {{- include (printf "slipway.runtime.%s" (index . 1)) $root | nindent 2 }}
+{{- end -}}
+
+{{/* What stands before `serve` a service's own arguments cannot change. */}}
+{{- define "slipway.runtime.slipway-pytorch" -}}
+supportedModelFormats:
+- name: torchscript
+- name: torch-export
+protocolVersions: [v1, v2]
+accelerators: {{ toJson .Values.runtime.accelerators }}
+options:
+- {name: maxBatchSize}
+- {name: preferredBatchSizes}
+- {name: maxQueueDelayMicroseconds, arg: --max-delay}
+- {name: instances}
+- {name: device, arg: --device}
+- {name: inputs}
+- {name: outputs}
+- {name: versions}
+- {name: responseCache}
+- {name: dtype}
+- {name: quantization}
+- {name: compile}
+- {name: batchBuckets}
+container:
+  image: {{ include "slipway.image" (list . .Values.runtime.image) }}
+  command: [slipway-runtime]
+  args: [--allow-code, {{ .Values.runtime.allowCode | quote }}, serve]
+  allowedArgs: [--access-log, --cache-bytes, --concurrency, --device, --drain-idle, --drain-timeout, --full-status, --idle-timeout,
+    --log-format, --log-level, --max-body-bytes, --max-connections, --max-delay, --max-held-bytes, --max-queue, --max-queue-bytes,
+    --tenant-header, --tenant-weights, --threads, --timeout, --tracing, --workers]
+  maxQueue: 1000
+  idleTimeout: 75s
+  resources: {{- toYaml .Values.runtime.resources | nindent 4 }}
+{{- end -}}
+
+{{/* The same of `serve`. */}}
+{{- define "slipway.runtime.slipway-triton" -}}
+supportedModelFormats:
+- name: onnx
+- name: tensorrt
+- name: python
+- name: ensemble
+- name: triton
+- name: pytorch
+- name: torchscript
+- name: torch-export
+accelerators: {{ toJson .Values.triton.accelerators }}
+options:
+- {name: maxBatchSize, arg: --max-batch-size}
+- {name: preferredBatchSizes, arg: --preferred-batch-sizes}
+- {name: maxQueueDelayMicroseconds, arg: --max-queue-delay}
+- {name: instances, arg: --instances}
+- {name: device, arg: --device}
+- {name: inputs, arg: --input}
+- {name: outputs, arg: --output}
+- {name: versions, arg: --versions}
+- {name: responseCache, arg: --cache-bytes}
+- {name: warmUp, arg: --warm-up}
+container:
+  image: {{ include "slipway.image" (list . .Values.triton.image) }}
+  command: [python3, -I, -m, slipway_runtime.triton]
+  args: [--allow-code, {{ .Values.triton.allowCode | quote }}, serve]
+  allowedArgs: [--cache-bytes, --device, --input, --instances, --max-batch-size, --max-queue-delay, --output, --preferred-batch-sizes,
+    --versions, --warm-up]
+  metricsPort: 8002
+  sharedMemory: {{ .Values.triton.sharedMemory }}
+  maxQueue: 1000
+  idleTimeout: 75s
+  resources: {{- toYaml .Values.triton.resources | nindent 4 }}
 {{- end -}}

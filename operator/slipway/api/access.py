@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slipway.api.schema import ATOMIC, LabelValue, Quantity, Schema, rule, rules
+from slipway.api.schema import ATOMIC, LabelValue, Schema, Size, rule, rules
 
 SECRET = "slipway-api-keys"  # noqa: S105 - the name of the object
 """The one Secret of a namespace that gateways may read: client name -> its keys, one per line (two while rotating)."""
@@ -61,7 +61,7 @@ class Access(Schema):
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None, description="Requests in flight, over all gateways together; more are answered 503."
     )
-    max_body: Quantity | None = Field(
+    max_body: Size | None = Field(
         default=None, description="Largest request body in bytes, such as 8Mi; more is answered 413."
     )
 

@@ -1,9 +1,10 @@
 """What is served: a model, its format, where it is, and what its container gets. Shared by predictors and variants."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from slipway.api.options import Options
 from slipway.api.schema import (
     ATOMIC,
     DnsLabel,
@@ -14,17 +15,29 @@ from slipway.api.schema import (
     rule,
     rules,
 )
+from slipway.api.storage import REMOTE_RULES, Storage, StorageUri
 
+Protocol = Literal["v1", "v2"]
+"""Of KServe's names; REST and gRPC are both there."""
 Argument = Annotated[str, Field(max_length=2048)]
-Arguments = Annotated[list[Argument], Field(max_length=64, json_schema_extra=ATOMIC)]
+NO_NUL, NUL_WORDS = "!{}.contains('\\u0000')", "has a NUL byte, which no program can be given"
+Arguments = Annotated[
+    list[Argument],
+    Field(max_length=64, json_schema_extra=ATOMIC | rules(rule(f"self.all(w, {NO_NUL.format('w')})", NUL_WORDS))),
+]
 
 RESOURCE_NAMES = rule(
-    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.contains('/'))",
+    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage']"
+    " || k.matches('^[a-z0-9][-a-z0-9.]*/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
     "resource names are cpu, memory, ephemeral-storage or DOMAIN/NAME such as nvidia.com/gpu",
+)
+BYTES = rule(
+    "['memory', 'ephemeral-storage'].all(k, !(k in self) || !string(self[k]).endsWith('m'))",
+    "memory and ephemeral-storage are in bytes, and m is a thousandth of one: write 512Mi, not 512m",
 )
 Quantities = Annotated[
     dict[Annotated[str, Field(max_length=253)], Quantity],
-    Field(max_length=16, json_schema_extra=rules(RESOURCE_NAMES)),
+    Field(max_length=16, json_schema_extra=rules(RESOURCE_NAMES, BYTES)),
 ]
 
 
@@ -62,7 +75,7 @@ class Resources(Schema):
 class KeyRef(Schema):
     """One key of a Secret or ConfigMap of the service's own namespace."""
 
-    name: str = Field(max_length=253, min_length=1, description="Name of the object.")
+    name: str = Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="Name of the object.")
     key: str = Field(max_length=253, min_length=1, pattern=r"^[-._A-Za-z0-9]+$", description="Key in its data.")
     optional: bool = Field(default=False, description="Start without the variable when the key does not exist.")
 
@@ -97,7 +110,12 @@ class EnvVar(Schema):
             rule("!self.startsWith('SLIPWAY_')", "names that start with SLIPWAY_ are reserved", value="self"),
         ),
     )
-    value: str | None = Field(default=None, max_length=8192, description="The value itself.")
+    value: str | None = Field(
+        default=None,
+        max_length=8192,
+        description="The value itself.",
+        json_schema_extra=rules(rule(NO_NUL.format("self"), NUL_WORDS)),
+    )
     value_from: EnvSource | None = Field(default=None, description="Where the value comes from.")
 
     model_config = Schema.model_config | {
@@ -115,28 +133,15 @@ class ModelFormat(Schema):
     version: LabelValue | None = Field(default=None, description="Version of the format; any when absent.")
 
 
-STORAGE_URI = (
-    r"^(sample://[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-    r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9._~+@=-]+)*/?"
-    r"|file://(/[A-Za-z0-9._~+@=-]+)+/?)$"
-)
-
-
 class Model(Schema):
     """What is served: a model, its format and the runtime that serves it."""
 
     model_format: ModelFormat = Field(description="Format of the model; chooses the runtime.")
-    storage_uri: str = Field(
-        max_length=1024,
-        description="Where the model is: sample://NAME, pvc://CLAIM/PATH or file:///PATH in the runtime's image.",
-        json_schema_extra=rules(
-            rule(
-                f"self.matches('{STORAGE_URI}') && !self.contains('/../') && !self.endsWith('/..')",
-                'must be sample://NAME, pvc://CLAIM/PATH or file:///PATH without ".."',
-                value="(self.size() > 100 ? self.substring(0, 100) + '...' : self)",
-            )
-        ),
+    storage_uri: StorageUri = Field(
+        description="Where the model is: s3://, gs://, az://, https://, hf://, oci://, sample://NAME, pvc://CLAIM/PATH"
+        " or file:///PATH in the runtime's image (docs/storage.md).",
     )
+    storage: Storage | None = Field(default=None, description="Credentials, digest and address of the store.")
     runtime: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")] | None = Field(
         default=None,
         description="Name of the ServingRuntime or ClusterServingRuntime; chosen by format and priority when absent.",
@@ -144,9 +149,13 @@ class Model(Schema):
     runtime_version: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")] | None = Field(
         default=None, description="Tag of the runtime's image, in place of the one the runtime names."
     )
+    protocol_version: Protocol | None = Field(default=None, description="What the runtime has to speak.")
     args: Arguments = Field(
         default=[],
         description="Arguments after the runtime's own; $(NAME) is replaced by the environment variable NAME.",
     )
     env: Env = Field(default=[], description="Environment of the model container.")
     resources: Resources = Field(default=Resources(), description="Compute resources; the runtime's own when absent.")
+    options: Options | None = Field(default=None, description="How it is served: docs/options.md.")
+
+    model_config = Schema.model_config | {"json_schema_extra": rules(*REMOTE_RULES)}

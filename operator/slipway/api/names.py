@@ -20,6 +20,8 @@ LABEL_REVISION = "slipway.dev/revision"
 LABEL_SERVING = "slipway.dev/serving"
 """On gateway pods: "true" puts one behind the gateway Service, "false" takes it out."""
 LABEL_VARIANT = "slipway.dev/variant"
+LABEL_METRICS = "slipway.dev/metrics"
+"""On pods of models that have a port for /metrics alone: its name, so that Prometheus asks there and not at `http`."""
 
 COMMAND = "slipway.dev/command"
 """Annotation `VERB ID`: promote, promote-all, pause, resume, retry, rollback, skip-analysis. The last one wins."""

@@ -27,7 +27,7 @@ SHARE_RULE = rule(
 )
 Share = Annotated[
     int | str,
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 5, "x-kubernetes-validations": [SHARE_RULE]}),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 16, "x-kubernetes-validations": [SHARE_RULE]}),
 ]
 Cron = Annotated[str, Field(max_length=64, json_schema_extra=rules(CRON_RULE))]
 

@@ -57,7 +57,7 @@ QualifiedName = Annotated[
     ),
 ]
 Image = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")]
-HttpPath = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^/[A-Za-z0-9._~/{}-]*$")]
+HttpPath = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^/([A-Za-z0-9._~/-]|\{name\})*$")]
 Message = Annotated[str, Field(max_length=2048)]
 Time = Annotated[str, Field(max_length=64), WithJsonSchema({"type": "string", "format": "date-time"})]
 
@@ -66,9 +66,12 @@ DURATION_RULE = rule(
     "self.matches('^([0-9]+(ms|s|m|h))+$')", "must be a duration such as 500ms, 10s or 1m30s", value="self"
 )
 
-# An int-or-string may not carry a `type`, so its text is checked by CEL.
+# An int-or-string may not carry a `type`, so its text is checked by CEL. What the API server would store otherwise than
+# it is written, such as 1n of cpu or more than 64 bits, would differ from what is wanted for ever.
 QUANTITY_RULE = rule(
-    "type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0",
+    "type(self) == int ? self >= 0 : "
+    "self.matches('^([0-9]{1,15}([.][0-9]{1,3})?([kMGTPE]|[KMGTPE]i)?|[0-9]{1,15}m)$')"
+    " && quantity(self).compareTo(quantity('8Ei')) < 0",
     "must be a quantity such as 2, 500m or 8Gi",
     value="string(self)",
 )
@@ -77,6 +80,19 @@ Quantity = Annotated[
     WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": [QUANTITY_RULE]}),
 ]
 
+SIZE_RULE = rule(
+    "type(self) == int ? self > 0 : !isQuantity(self) || quantity(self).compareTo(quantity('1')) >= 0",
+    "must be at least one byte, such as 8Gi",
+    value="string(self)",
+)
+Size = Annotated[
+    int | str,
+    WithJsonSchema(
+        {"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": [QUANTITY_RULE, SIZE_RULE]}
+    ),
+]
+"""Bytes, and not none of them."""
+
 PERCENT_RULE = rule(
     "type(self) == int ? self >= 0 && self <= 100 : self.matches('^(100([.]0{1,2})?|[0-9]{1,2}([.][0-9]{1,2})?)%$')",
     "must be a share such as 5% or 33.33%",
@@ -84,7 +100,7 @@ PERCENT_RULE = rule(
 )
 Percent = Annotated[
     int | str,
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 8, "x-kubernetes-validations": [PERCENT_RULE]}),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 16, "x-kubernetes-validations": [PERCENT_RULE]}),
 ]
 PROMQL_MAX = 2048
 

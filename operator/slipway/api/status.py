@@ -7,6 +7,7 @@ from pydantic import Field
 from slipway.api.progress import ObjectName, RolloutStatus
 from slipway.api.routing import Routing
 from slipway.api.schema import ATOMIC, ConditionStatus, Message, Schema, Time, list_map
+from slipway.api.shifting import ShiftStatus
 from slipway.api.standing import ExperimentStatus
 from slipway.api.traffic import VARIANTS_MAX, WHOLE
 
@@ -108,6 +109,9 @@ class InferenceServiceStatus(Schema):
     runtime: Annotated[str, Field(max_length=320)] | None = Field(
         default=None, description="Kind/name of the runtime that the newest revision uses."
     )
+    runtime_reason: Annotated[str, Field(max_length=512)] | None = Field(
+        default=None, description="Why that one was chosen."
+    )
     stable: ObjectName | None = Field(default=None, description="Revision that answers users.")
     candidate: ObjectName | None = Field(default=None, description="Revision being rolled out.")
     previous: ObjectName | None = Field(default=None, description="Revision that answered before stable.")
@@ -123,6 +127,9 @@ class InferenceServiceStatus(Schema):
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     rollout: RolloutStatus | None = Field(default=None, description="Where the release stands.")
+    shift: ShiftStatus | None = Field(
+        default=None, description="Weights of spec.traffic that wait for replicas, or have just moved."
+    )
     experiment: ExperimentStatus | None = Field(default=None, description="What the A/B experiment has found out.")
     scaling: Annotated[
         list[ScalingStatus], Field(max_length=VARIANTS_MAX + 1, json_schema_extra=list_map("variant"))

@@ -55,6 +55,8 @@ HeaderName = Annotated[
 ]
 TokenName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 MatchText = Annotated[str, Field(min_length=1, max_length=256)]
+PlainText = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""No value of a header has control characters, so a match of them could never win."""
 
 
 class Match(Schema):
@@ -63,8 +65,8 @@ class Match(Schema):
     header: HeaderName | None = Field(default=None, description="Name of a request header (gRPC: of metadata).")
     cookie: TokenName | None = Field(default=None, description="Name of a cookie.")
     query: TokenName | None = Field(default=None, description="Name of a query parameter.")
-    exact: MatchText | None = Field(default=None, description="The whole value.")
-    prefix: MatchText | None = Field(default=None, description="How the value starts.")
+    exact: PlainText | None = Field(default=None, description="The whole value.")
+    prefix: PlainText | None = Field(default=None, description="How the value starts.")
     regex: MatchText | None = Field(
         default=None, description="RE2 expression that the whole value matches; values beyond 256 bytes match none."
     )

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from slipway.api.access import Access
-from slipway.api.model import Arguments, Env, Model, Resources
+from slipway.api.model import Arguments, Env, Model, Protocol, Resources
 from slipway.api.names import NAME_MAX
+from slipway.api.options import RuntimeOption
 from slipway.api.rollout import Rollout
 from slipway.api.scaling import Scaling
 from slipway.api.schema import (
@@ -22,7 +23,9 @@ from slipway.api.schema import (
     Image,
     LabelValue,
     QualifiedName,
+    Quantity,
     Schema,
+    list_map,
     rule,
     rules,
 )
@@ -118,6 +121,9 @@ class SupportedModelFormat(Schema):
     priority: int = Field(default=0, ge=0, le=1000, description="The highest wins when several runtimes fit.")
 
 
+Flag = Annotated[str, Field(max_length=128, pattern=r"^-[^=\s]+$")]
+
+
 class RuntimeContainer(Schema):
     """The container that serves the model. Its security settings are Slipway's: restricted, read-only root."""
 
@@ -127,10 +133,20 @@ class RuntimeContainer(Schema):
         default=[],
         description="Arguments; $(SLIPWAY_MODEL_NAME), $(SLIPWAY_MODEL_PATH) and the like are replaced.",
     )
+    allowed_args: Annotated[list[Flag], Field(max_length=128, json_schema_extra=ATOMIC)] | None = Field(
+        default=None, description="Arguments that a service may give, such as --max-queue; any when absent."
+    )
     env: Env = Field(default=[], description="Environment; the service's own variables win.")
     resources: Resources = Field(default=Resources(), description="Resources for services that name none.")
     http_port: int = Field(default=8080, ge=1024, le=65535, description="Port that answers REST.")
     grpc_port: int = Field(default=8001, ge=1024, le=65535, description="Port that answers gRPC.")
+    metrics_port: int | None = Field(
+        default=None, ge=1024, le=65535, description="Port that answers /metrics, where it is not that of REST."
+    )
+    shared_memory: Quantity | None = Field(
+        default=None,
+        description="Size of /dev/shm, which counts as memory of the container; what the node gives when absent.",
+    )
     max_queue: int = Field(
         default=0,
         ge=0,
@@ -153,6 +169,23 @@ class RuntimeContainer(Schema):
         description="Path on the REST port that answers 200 while the server is well.",
     )
 
+    model_config = Schema.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "self.httpPort != self.grpcPort && (!has(self.metricsPort) || "
+                "!(self.metricsPort in [self.httpPort, self.grpcPort]))",
+                "httpPort, grpcPort and metricsPort must differ; leave metricsPort out where REST answers /metrics",
+            ),
+            rule(
+                "!has(self.args) || !self.args.exists(word, word.contains('{{.'))",
+                "args: {{...}} is not replaced; write $(SLIPWAY_MODEL_NAME) and the like (docs/runtimes.md)",
+            ),
+        )
+    }
+
+
+DevicePattern = Annotated[str, Field(max_length=317, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-A-Za-z0-9_.]*[*]?$")]
+
 
 class ServingRuntimeSpec(Schema):
     """How models of some formats are served."""
@@ -160,6 +193,18 @@ class ServingRuntimeSpec(Schema):
     supported_model_formats: Annotated[
         list[SupportedModelFormat], Field(min_length=1, max_length=32, json_schema_extra=ATOMIC)
     ] = Field(description="Formats that this runtime can serve.")
+    protocol_versions: Annotated[list[Protocol], Field(min_length=1, max_length=2, json_schema_extra=ATOMIC)] = Field(
+        default=["v2"], description="Versions of the inference protocol that the server speaks."
+    )
+    accelerators: Annotated[list[DevicePattern], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(
+        default=[],
+        description="Devices that the server can use, by resource name; a * at the end is any rest. Empty: all.",
+    )
+    accelerator_required: bool = Field(default=False, description="Serve only models that ask for a device.")
+    options: Annotated[list[RuntimeOption], Field(max_length=32, json_schema_extra=list_map("name"))] = Field(
+        default=[], description="Options of models that the server takes."
+    )
+    disabled: bool = Field(default=False, description="Not chosen for anything new; what runs goes on.")
     container: RuntimeContainer = Field(description="The container that serves.")
 
 

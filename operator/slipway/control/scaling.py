@@ -318,6 +318,7 @@ class Scaler:
         )
         # Who sleeps is not moved: the plan gives a new revision its one replica by itself.
         is_shifting = arm.is_shifting and asked > 0
+        floor = int(is_shifting or seen.is_mirrored(sight.status, arm))
         return Observation(
             wanted=wanted,
             replicas=there,
@@ -325,7 +326,7 @@ class Scaler:
             pods=pods,
             promql=promql,
             is_shifting=is_shifting or (there.ready == 0 and not arms.is_proven(scaled)),
-            floor=int(is_shifting or seen.is_mirrored(sight.status, arm)),
+            floor=max(floor, seen.awaited(sight.status, arm.variant)),
             conflict=rival,
         )
 
@@ -338,7 +339,7 @@ class Scaler:
         if scaled.pods != revision:
             self._drop_pods(scaled)
             scaled.pods = revision
-        port, model = _port(sight.deployment), sight.key[1]
+        port, model = figures_port(sight.deployment), sight.key[1]
         self._pods.look(
             revision,
             [
@@ -392,8 +393,8 @@ def _name(manifest: Manifest) -> str:
     return str(manifest["metadata"]["name"])
 
 
-def _port(deployment: Manifest) -> int:
+def figures_port(deployment: Manifest) -> int:
     """Where its pods tell of themselves; 0: nowhere."""
     containers = deployment["spec"].get("template", {}).get("spec", {}).get("containers") or ()
-    ports = (port for container in containers for port in container.get("ports") or ())
-    return next((int(port["containerPort"]) for port in ports if port.get("name") == "http"), 0)
+    ports = {port.get("name"): int(port["containerPort"]) for one in containers for port in one.get("ports") or ()}
+    return ports.get("metrics") or ports.get("http", 0)

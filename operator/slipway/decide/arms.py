@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from slipway.api.conditions import Reason
 from slipway.api.model import Model
 from slipway.api.v1alpha1 import InferenceServiceSpec, Predictor
-from slipway.decide import resources, revision, runtimes
+from slipway.decide import options, placement, resources, revision, runtimes
 from slipway.decide.demand import Demand
 from slipway.decide.ground import Ground
 from slipway.decide.need import Need, needs, replicas
@@ -67,14 +67,36 @@ def _with_model(predictor: Predictor, model: Model) -> Predictor:
 
 def render(ground: Ground, aim: Aim, config: Config) -> Record | Refusal:
     """The revision that this aim would make today."""
+    made = _rendered(ground, aim, config)
+    return _of_variant(aim.variant, made) if isinstance(made, Refusal) and aim.variant else made
+
+
+def _of_variant(variant: str, refusal: Refusal) -> Refusal:
+    """Says where in the spec: the rules know a model, and not whose it is."""
+    path = f"spec.traffic.variants[{variant}]"
+    words = refusal.message.removeprefix("spec.predictor.model")
+    same = words == refusal.message
+    return Refusal(refusal.reason, f"{path}: {words}" if same else f"{path}.model{words}")
+
+
+def _rendered(ground: Ground, aim: Aim, config: Config) -> Record | Refusal:
     predictor, service = aim.predictor, ground.name
     runtime = runtimes.choose(predictor.model, ground.observed.runtimes)
     if isinstance(runtime, Refusal):
         return runtime
+    if refusal := runtimes.forbidden(predictor.model, runtime):
+        return refusal
     image = runtimes.image(runtime.spec.container, predictor.model.runtime_version)
     if isinstance(image, Refusal):
         return image
-    template = resources.pod_template(service, predictor, runtime.spec.container, image, config.fetcher_image)
+    placed = placement.place(predictor, runtime.spec.container.resources, config.placement)
+    if flaw := options.check(predictor.model, runtime):
+        return flaw
+    if isinstance(placed, Refusal):
+        return placed
+    template = resources.pod_template(
+        service, placed, runtime.spec.container, image, config.fetcher_image, fetched=config.fetching
+    )
     wanted = revision.digest(revision.choice(predictor, aim.variant))
     rendering, follow = revision.digest(template), predictor.runtime_updates == "Follow"
     return Record(
@@ -85,6 +107,7 @@ def render(ground: Ground, aim: Aim, config: Config) -> Record | Refusal:
         storage_uri=predictor.model.storage_uri,
         template=template,
         variant=aim.variant,
+        runtime_reason=runtime.why,
     )
 
 

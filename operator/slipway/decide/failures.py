@@ -2,6 +2,7 @@
 
 from slipway.api.conditions import Reason
 from slipway.api.schema import seconds
+from slipway.decide.pods import FETCH_REASONS
 from slipway.decide.release import Side
 from slipway.decide.turn import Turn, stamp
 
@@ -14,7 +15,7 @@ _TIMES_STABLE = 2
 PULL_PATIENCE_S = 60.0
 """A registry may hiccup; the kubelet has tried five times in this."""
 _PATIENT = {Reason.IMAGE_PULL_FAILED, Reason.CONTAINER_CONFIG}
-_AGAIN = {Reason.CRASHED, Reason.FETCH_FAILED}
+_AGAIN = {Reason.CRASHED, Reason.FETCH_FAILED} | {reason for reason, certain in FETCH_REASONS.items() if not certain}
 """What a restart may cure: counted, or left to the deadline."""
 
 

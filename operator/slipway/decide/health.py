@@ -222,6 +222,9 @@ def _rollout_healthy(seen: Situation) -> Condition:
     is_paused = state is not None and state.pause is not None
     if not is_paused and (failing := _failing(seen)):
         return _condition(seen, Type.ROLLOUT_HEALTHY, False, Reason.REVISION_FAILED, failing)
+    if not is_paused and seen.shift.is_stopped and seen.shift.status is not None:
+        words = Reason.PROGRESS_DEADLINE_EXCEEDED, seen.shift.status.message
+        return _condition(seen, Type.ROLLOUT_HEALTHY, False, *words)
     if under_way := _under_way(seen):
         # Not known yet: who waits for the condition, as `kubectl wait` does, would else be let go at the first step.
         return _condition(seen, Type.ROLLOUT_HEALTHY, None, *under_way)
@@ -235,6 +238,8 @@ def _under_way(seen: Situation) -> tuple[Reason, str] | None:
         if state.pause is not None:
             return Reason.PAUSED, f"{title(state)} ({state.pause.reason}): {state.pause.message}"
         return Reason.PROGRESSING, f"{title(state)}: {state.next}" if state.next else title(state)
+    if seen.shift.is_waiting and seen.shift.status is not None:
+        return Reason.PROGRESSING, seen.shift.status.message
     for arm in seen.arms[1:]:
         if arm.candidate or not (seen.reachable(arm.serving) or is_awaited(seen, arm)):
             return Reason.PROGRESSING, f"{_title(arm)} is being started"
@@ -316,6 +321,8 @@ def _stuck(seen: Situation) -> tuple[Reason, str] | None:
         state = model_state(seen, arm.target.name)
         if state.terminal and arm.target.name in arm.pods:
             return state.reason, f"{_title(arm)}: {state.message}"
+    if seen.shift.is_stopped and seen.shift.status is not None:
+        return Reason.PROGRESS_DEADLINE_EXCEEDED, seen.shift.status.message
     return None
 
 

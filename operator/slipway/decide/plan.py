@@ -77,9 +77,14 @@ def _deployments(seen: Situation) -> Iterator[Action]:
 
 
 def _allowed(seen: Situation, name: str, live: Manifest | None) -> int:
-    """Replicas that a revision may be given at this moment: none only when every gateway holds its requests."""
+    """Replicas that a revision may be given at this moment: none only when every gateway holds its requests, and no
+    fewer while weights move.
+    """
     replicas = seen.replicas(name)
-    return replicas if replicas or live is None or seen.may_be_emptied(name) else seen.replicas_now(name)
+    if live is None:
+        return replicas
+    may_go = seen.may_be_emptied(name) if not replicas else not seen.keeps_replicas(name)
+    return replicas if may_go else max(replicas, seen.replicas_now(name))
 
 
 def _address(seen: Situation, config: Config) -> Iterator[Action]:
@@ -160,7 +165,7 @@ def _repairs(seen: Situation, children: list[Action]) -> Iterator[Event]:
 def _requeue(seen: Situation, status_due_s: float | None) -> float | None:
     """Seconds until the next look that no watch event would bring."""
     due: list[float | None] = [status_due_s, seen.decision.requeue_after_s if seen.decision else None]
-    due.append(scaled.due_in_s(seen, seen.scaling))
+    due += [scaled.due_in_s(seen, seen.scaling), seen.shift.requeue_after_s]
     due += [max(0.1, (left.until - seen.now).total_seconds()) for left in seen.leaving if left.until is not None]
     if seen.routing is not None and not seen.acks.is_complete:
         due.append(_ACK_LOOK_S if seen.observed.routing_age_s < _ACK_HURRY_S else UNANSWERED_S)

@@ -1,9 +1,10 @@
 """Why a pod does not serve, in words its owner can act on.
 
-The server and the fetcher end with an exit code of a small agreed set and a last line that is one plain sentence;
-the kubelet carries both here (terminationMessagePolicy: FallbackToLogsOnError).
+The server ends with an exit code of a small agreed set and a last line that is one plain sentence, the fetcher with one
+JSON object, {"reason", "message"}; the kubelet carries them here (terminationMessagePolicy: FallbackToLogsOnError).
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,22 @@ WAITING_REASONS = {
     "CreateContainerError": Reason.CONTAINER_CONFIG,
     "RunContainerError": Reason.CONTAINER_CONFIG,
 }
+FETCH_REASONS = {
+    Reason.STORAGE_URI_INVALID: True,
+    Reason.SOURCE_REFUSED: True,
+    Reason.ACCESS_DENIED: True,
+    Reason.MODEL_NOT_FOUND: True,
+    Reason.MODEL_INVALID: True,
+    Reason.CONFIGURATION_INVALID: True,
+    Reason.CHECKSUM_MISMATCH: True,
+    Reason.LIMIT_EXCEEDED: True,
+    Reason.ARCHIVE_REFUSED: True,
+    Reason.SOURCE_CHANGED: False,
+    Reason.DISK_FULL: False,
+    Reason.STORE_UNAVAILABLE: False,
+    Reason.STORE_TOO_SLOW: False,
+}
+"""What the fetcher may say -> whether somebody must change something; of the others the next start may be luckier."""
 UNSCHEDULABLE_AFTER_S = 3.0
 """A scheduler that has just begun reports pods as unschedulable which it places a moment later."""
 
@@ -73,6 +90,8 @@ def _end(container: Manifest, state: str) -> Manifest | None:
 
 def _exit_fault(container: Manifest, end: Manifest, memory_limit: str | None) -> Fault:
     again = container.get("restartCount", 0) > 0
+    if container["name"] == "fetch" and (told := _fetch_fault(end, again=again)):
+        return told
     if end.get("reason") == "OOMKilled":
         limit = f" of {memory_limit}" if memory_limit else ""
         text = f"the model needs more memory than its limit{limit}: raise spec.predictor.model.resources.limits.memory"
@@ -82,6 +101,20 @@ def _exit_fault(container: Manifest, end: Manifest, memory_limit: str | None) ->
         return Fault(reason, words, terminal=True)
     reason = Reason.FETCH_FAILED if container["name"] == "fetch" else Reason.CRASHED
     return Fault(reason, f"{words} (exit code {end['exitCode']})", terminal=again)
+
+
+def _fetch_fault(end: Manifest, *, again: bool) -> Fault | None:
+    """What the fetcher says of itself, as one JSON object; None: it could not."""
+    if end.get("reason") == "OOMKilled":
+        return Fault(Reason.FETCH_FAILED, "the fetcher was ended at its own memory limit", terminal=again)
+    try:
+        told = json.loads(end.get("message") or "")
+        reason, words = Reason(told["reason"]), str(told["message"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if reason not in FETCH_REASONS:
+        return None
+    return Fault(reason, last_line(words) or "the fetcher ended without a word", terminal=FETCH_REASONS[reason])
 
 
 _QUOTA = re.compile(r"exceeded quota: \S+, requested: (?:requests[.]|limits[.])?([^=,\s]+)=")

@@ -14,6 +14,7 @@ from slipway.api.model import EnvVar, Resources
 from slipway.api.names import (
     API_VERSION,
     LABEL_MANAGED_BY,
+    LABEL_METRICS,
     LABEL_REVISION,
     LABEL_SERVICE,
     LABEL_VARIANT,
@@ -22,7 +23,8 @@ from slipway.api.names import (
 )
 from slipway.api.schema import seconds
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
-from slipway.decide import storage
+from slipway.decide import fetching, options, placement, storage
+from slipway.decide.fetching import Fetching
 from slipway.decide.revision import Record, data
 
 DRAIN_S = 10
@@ -39,6 +41,10 @@ RESTRICTED = {
 }
 TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
 HTTP_PORT, GRPC_PORT = 80, 8001
+METRICS = "metrics"
+"""The name of the port of a server that tells of itself elsewhere than at `http`."""
+NO_WORDS = Fetching()
+"""The installation says nothing about fetching."""
 
 
 def labels(service: str, revision: str | None = None, variant: str = "") -> dict[str, str]:
@@ -81,7 +87,10 @@ def deployment(owner: Manifest, revision: Record, replicas: int) -> Manifest:
     """The pods of a revision. `replicas` goes into the create request only."""
     service = owner["metadata"]["name"]
     own = labels(service, revision.name, revision.variant)
-    template = {"metadata": {"labels": own}, "spec": revision.template["spec"]}
+    spec = revision.template["spec"]
+    has_metrics = any(port["name"] == METRICS for one in spec["containers"] for port in one.get("ports") or ())
+    told = {LABEL_METRICS: METRICS} if has_metrics else {}
+    template = {"metadata": {"labels": own | told}, "spec": spec}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -163,13 +172,19 @@ def budget(owner: Manifest) -> Manifest:
 
 
 def pod_template(
-    service: str, predictor: Predictor, container: RuntimeContainer, image: str, fetcher_image: str
+    service: str,
+    predictor: Predictor,
+    container: RuntimeContainer,
+    image: str,
+    fetcher_image: str,
+    *,
+    fetched: Fetching = NO_WORDS,
 ) -> Manifest:
     """The pods of a new revision, to be frozen in its record."""
     where = storage.locate(predictor.model.storage_uri, runtime_image=image, fetcher_image=fetcher_image)
     spec: Manifest = {
         "containers": [_model(service, predictor, container, image, where)],
-        "volumes": _volumes(where),
+        "volumes": [*_volumes(where, container), *fetching.volumes(predictor.model.storage_uri, fetched)],
         "restartPolicy": "Always",
         "dnsPolicy": "ClusterFirst",
         "schedulerName": "default-scheduler",
@@ -187,7 +202,8 @@ def pod_template(
         ],
     }
     if where.fetch:
-        spec["initContainers"] = [_fetch(where.fetch, fetcher_image)]
+        fetch = fetching.container(where.fetch, predictor.model.storage, fetcher_image, fetched)
+        spec["initContainers"] = [fetch | {"securityContext": RESTRICTED, **TERMINATION}]
     if predictor.node_selector:
         spec["nodeSelector"] = predictor.node_selector
     if predictor.tolerations:
@@ -204,10 +220,7 @@ def _model(
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "env": _env(service, predictor, container, where.path),
-        "ports": [
-            {"name": "http", "containerPort": container.http_port, "protocol": "TCP"},
-            {"name": "grpc", "containerPort": container.grpc_port, "protocol": "TCP"},
-        ],
+        "ports": _ports(container),
         "resources": _resources(model.resources, container.resources),
         # A server of somebody's own may listen only once it has loaded: it has as long as the Deployment waits.
         "startupProbe": _probe(container.liveness_path.replace("{name}", service), period_s=1, failures=PROGRESS_S),
@@ -215,7 +228,7 @@ def _model(
         "livenessProbe": _probe(container.liveness_path.replace("{name}", service), period_s=10, failures=6),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
         "securityContext": RESTRICTED,
-        "volumeMounts": _mounts(where),
+        "volumeMounts": _mounts(where, container),
         **TERMINATION,
     }
     if container.command:
@@ -223,6 +236,11 @@ def _model(
     if container.args or model.args:
         server["args"] = [*container.args, *model.args]
     return server
+
+
+def _ports(container: RuntimeContainer) -> list[Manifest]:
+    ports = {"http": container.http_port, "grpc": container.grpc_port, METRICS: container.metrics_port}
+    return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items() if port]
 
 
 def _env(service: str, predictor: Predictor, container: RuntimeContainer, path: str) -> list[Manifest]:
@@ -235,6 +253,7 @@ def _env(service: str, predictor: Predictor, container: RuntimeContainer, path: 
         "SLIPWAY_TIMEOUT_S": json.dumps(seconds(predictor.timeout)),
         "SLIPWAY_DRAIN_TIMEOUT_S": str(_drain_s(predictor)),
         **({"SLIPWAY_MAX_QUEUE": str(container.max_queue)} if container.max_queue else {}),
+        **({"SLIPWAY_MODEL_OPTIONS": said} if (said := options.text(predictor.model)) else {}),
         **({"SLIPWAY_IDLE_TIMEOUT_S": json.dumps(seconds(idle))} if (idle := container.idle_timeout) else {}),
         "HOME": "/tmp/home",  # noqa: S108 - the pod's own emptyDir
         "TMPDIR": "/tmp",  # noqa: S108
@@ -255,7 +274,7 @@ def _env_var(variable: EnvVar) -> Manifest:
 
 
 def _resources(own: Resources, default: Resources) -> Manifest:
-    chosen = own if own.requests or own.limits else default
+    chosen = placement.effective(own, default)
     amounts: dict[str, Any] = {
         "requests": {name: str(amount) for name, amount in chosen.requests.items()},
         "limits": {name: str(amount) for name, amount in chosen.limits.items()},
@@ -275,22 +294,11 @@ def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
     }
 
 
-def _fetch(uri: str, image: str) -> Manifest:
-    return {
-        "name": "fetch",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "slipway_runtime.fetch"],
-        "args": [uri, storage.MOUNT],
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": RESTRICTED,
-        "volumeMounts": [{"name": "model", "mountPath": storage.MOUNT}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
-        **TERMINATION,
-    }
-
-
-def _volumes(where: storage.Location) -> list[Manifest]:
+def _volumes(where: storage.Location, container: RuntimeContainer) -> list[Manifest]:
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if container.shared_memory is not None:
+        memory = {"medium": "Memory", "sizeLimit": str(container.shared_memory)}
+        volumes.append({"name": "shm", "emptyDir": memory})
     if where.claim:
         volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": where.claim, "readOnly": True}})
     elif where.fetch:
@@ -298,8 +306,10 @@ def _volumes(where: storage.Location) -> list[Manifest]:
     return volumes
 
 
-def _mounts(where: storage.Location) -> list[Manifest]:
+def _mounts(where: storage.Location, container: RuntimeContainer) -> list[Manifest]:
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+    if container.shared_memory is not None:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - where POSIX has it
     if where.claim or where.fetch:
         mounts.append({"name": "model", "mountPath": storage.MOUNT, "readOnly": True})
     return mounts

@@ -43,6 +43,8 @@ class Record:
     template: Manifest
     variant: str = ""
     """Empty: of the service itself."""
+    runtime_reason: str = ""
+    """Why that runtime was chosen; empty: made before that was told."""
 
     @property
     def rendering(self) -> str:
@@ -59,6 +61,7 @@ def read(manifest: Manifest) -> Record:
         storage_uri=data["storageUri"],
         template=data["template"],
         variant=data.get("variant", ""),
+        runtime_reason=data.get("runtimeReason", ""),
     )
 
 
@@ -69,7 +72,8 @@ def data(record: Record) -> Manifest:
         "storageUri": record.storage_uri,
         "template": record.template,
     }
-    return found | ({"variant": record.variant} if record.variant else {})
+    more = {"variant": record.variant, "runtimeReason": record.runtime_reason}
+    return found | {name: value for name, value in more.items() if value}
 
 
 def recorded(records: Iterable[Record], wanted: str) -> Record | None:

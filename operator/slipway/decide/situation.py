@@ -18,7 +18,7 @@ from slipway.api.rollout import Rollout, Step
 from slipway.api.routing import Routing
 from slipway.api.status import InferenceServiceStatus, ScalingStatus
 from slipway.api.v1alpha1 import InferenceServiceSpec
-from slipway.decide import acks, arms, policy, resources, revision, rollout, scaled, traffic
+from slipway.decide import acks, arms, parties, policy, resources, revision, rollout, scaled, traffic
 from slipway.decide.acks import Acks
 from slipway.decide.arms import Arm
 from slipway.decide.ground import Ground
@@ -28,6 +28,7 @@ from slipway.decide.release import Decision
 from slipway.decide.revision import Record
 from slipway.decide.scaling.spec import flaw as scaling_flaw
 from slipway.decide.scene import scene
+from slipway.decide.shift import Shift
 from slipway.decide.types import Config, Observed, Refusal
 
 
@@ -44,7 +45,7 @@ class Leaving:
 class Situation(Ground):
     refusal: Refusal | None
     arms: tuple[Arm, ...]
-    """The service itself, then its variants by name; none when nothing can be served yet."""
+    """The service itself, then its variants by name, those that leave as well; none when nothing can be served yet."""
     wish: traffic.Wish | None
     routing: Routing | None
     """What gateways shall serve."""
@@ -55,6 +56,8 @@ class Situation(Ground):
     """Of the release of the service itself; None when nothing can be served yet."""
     scaling: tuple[ScalingStatus, ...]
     """Of the arms that scale, as status shall have it."""
+    shift: Shift
+    """How far the weights that the wish has may be in force."""
 
     @property
     def main(self) -> Arm | None:
@@ -109,6 +112,15 @@ class Situation(Ground):
         is_held = all(target.hold_ms for target in targets if target.revision == name)
         return not self.reachable(name) or (is_held and self.acks.is_complete)
 
+    def keeps_replicas(self, name: str) -> bool:
+        """Whether a revision loses none now: others start for its share, or gateways may still lead that there."""
+        if not self.reachable(name) or self.routing is None:
+            return False
+        last = self.status.routing.targets if self.status.routing is not None else []
+        had = sum(target.weight for target in last if target.revision == name)
+        has = sum(target.weight for target in self.routing.targets if target.revision == name)
+        return self.shift.is_moving or has < had or not self.acks.is_complete
+
     def answers(self, arm: Arm) -> str | None:
         """The revision that answers for an arm: the serving one, from the moment it first does.
 
@@ -131,11 +143,18 @@ def assess(observed: Observed, config: Config, now: datetime) -> Situation:
     if settled and (words := refused_pods(observed, settled[0].target.name)):
         refusal = Refusal(Reason.INVALID_SPEC, f"the API server refuses the pods of this spec: {words}")
     decision: Decision | None = None
+    shift, granted, wanted = Shift(), wish, settled
     if settled and wish:
-        decision = _released(ground, settled[0], spec, wish)
-        settled = (_led(settled[0], decision), *settled[1:])
-    told = scaled.entries(ground, settled)
-    table = _route(ground, settled, wish, decision, {one.variant: one for one in told})
+        taken = spec if isinstance(found, tuple) else None
+        left = parties.lingering(ground, taken) if taken is not None else []
+        shift = parties.shift(ground, (*settled, *left), wish, taken)
+        granted = replace(wish, weights={name: share for name, share in shift.shares.items() if name})
+        decision = _released(ground, settled[0], spec, granted)
+        wanted = (_led(settled[0], decision), *settled[1:])
+        gone = [arm for arm in left if shift.shares[arm.variant]]
+        settled = (wanted[0], *sorted([*wanted[1:], *gone], key=lambda arm: arm.variant))
+    told = scaled.entries(ground, wanted)
+    table = _route(ground, settled, granted, decision, {one.variant: one for one in told})
     written = ground.status.routing is not None and table is not None and ground.status.routing == table
     seen = acks.count(observed, table.version if table else "", written=written)
     asked = {arm.target.name: arm.target for arm in settled}
@@ -154,6 +173,7 @@ def assess(observed: Observed, config: Config, now: datetime) -> Situation:
         leaving=tuple(_leaving(ground, _kept(settled), config, left=written and seen.is_complete)),
         decision=decision,
         scaling=told,
+        shift=shift,
     )
 
 
@@ -337,4 +357,5 @@ def _from_pods(
         storage_uri=storage_uri,
         template=template,
         variant=variant,
+        runtime_reason=status.runtime_reason or "",
     )

@@ -100,7 +100,7 @@ def _news(seen: Situation, children: list[Action]) -> list[Event]:
         for action in children
         if isinstance(action, Create) and action.body["kind"] == "Deployment"
     ]
-    events += [Event(*told) for told in seen.decision.events] if seen.decision else []
+    events += [Event(*told) for told in (*(seen.decision.events if seen.decision else ()), *seen.shift.events)]
     for arm in seen.arms:
         events += _news_of(seen, arm)
     events += rescaled.news(seen.scaling, seen.status.scaling)
@@ -137,7 +137,10 @@ def _answered(seen: Situation, arm: Arm) -> str | None:
 def _experiment(seen: Situation) -> Trial:
     """How the variants do. A spec that is refused changes nothing, nor does one of which nobody answers yet."""
     policy, last = seen.wish.experiment if seen.wish else None, seen.status.experiment
-    answering = {arm.variant or CONTROL: seen.answers(arm) for arm in seen.arms}
+    wanted = seen.wish.weights if seen.wish else {}
+    answering = {
+        arm.variant or CONTROL: seen.answers(arm) for arm in seen.arms if not arm.variant or arm.variant in wanted
+    }
     arms = {name: revision for name, revision in answering.items() if revision}
     if seen.refusal is not None or (policy is not None and (CONTROL not in arms or len(arms) < 2)):
         return Trial(last)
@@ -177,6 +180,7 @@ def _build(seen: Situation, config: Config, entries: list[Event]) -> InferenceSe
         url=f"http://{seen.name}.{seen.namespace}" if has_address else None,
         external_url=_external_url(seen, config) if seen.serving else None,
         runtime=seen.target.runtime if seen.target else None,
+        runtime_reason=(seen.target.runtime_reason or None) if seen.target else None,
         stable=stable,
         candidate=candidate,
         previous=_previous(seen, stable),
@@ -185,6 +189,7 @@ def _build(seen: Situation, config: Config, entries: list[Event]) -> InferenceSe
         routing=seen.routing,
         rollout=_rollout(seen),
         scaling=list(seen.scaling),
+        shift=seen.shift.status,
         history=rescaled.folded([*history, *seen.status.history])[:HISTORY_MAX],
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MOUNT = "/mnt/models"
+REMOTE = ("s3", "gs", "az", "https", "hf", "oci")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,6 @@ def locate(uri: str, *, runtime_image: str, fetcher_image: str) -> Location:
     if scheme == "pvc":
         claim, _, path = rest.partition("/")
         return Location(path=f"{MOUNT}/{path}".rstrip("/"), claim=claim)
-    if runtime_image == fetcher_image:
+    if scheme not in REMOTE and runtime_image == fetcher_image:
         return Location(path=uri)
     return Location(path=MOUNT, fetch=uri)

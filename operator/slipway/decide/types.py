@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from slipway.api.conditions import Reason
 from slipway.api.manifest import Manifest
+from slipway.api.v1alpha1 import Toleration
 from slipway.decide.demand import Demand
+from slipway.decide.fetching import Fetching
 from slipway.decide.hosts import Claim, Domains
 from slipway.decide.release import Reading, Window
 
@@ -22,11 +24,24 @@ class Entrance:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """What the installation says of pods that ask for a device (an entry of the chart's `placement`)."""
+
+    resource: str
+    """Its name; a * at the end is any rest."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the installation decides for every service."""
 
     fetcher_image: str
     entrance: Entrance = field(default_factory=Entrance)
+    fetching: Fetching = field(default_factory=Fetching)
+    placement: tuple[Rule, ...] = ()
+    """The first that fits counts."""
     drain_s: float = 5.0
     """How long a revision keeps its pods after the last gateway left it: a request may be on its way there still."""
     revision_history_limit: int = 10

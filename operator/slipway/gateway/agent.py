@@ -301,9 +301,13 @@ class Agent:
     async def _read_counters(self, kind: str) -> None:
         stream, epoch = self._ads.stream, self._report.epoch
         if stream is not self._counted or not epoch:
-            epoch = self._epoch(time.time() - await self._admin.uptime_s())
+            asked = time.time()
+            uptime = await self._admin.uptime_s()
+            epoch = self._epoch(asked - uptime - 1, time.time() - uptime)
             if epoch != self._report.epoch:
                 self._counters.reset()
+                # Before any count is told: requests without their latencies look like lost ones.
+                self._counters.read("Histograms", await self._admin.stats("Histograms", FILTER))
             self._counted = stream
         changed = self._counters.read(kind, await self._admin.stats(kind, FILTER))
         if kind == "Counters" and self._counters.has_copies_by_grpc:
@@ -314,12 +318,16 @@ class Agent:
                 self._counters.forget(name)
                 self._report.forget(name)
 
-    def _epoch(self, started: float) -> str:
-        """Names the Envoy that began at about this time; the same name as in an earlier life of this process."""
+    def _epoch(self, earliest: float, latest: float) -> str:
+        """Names the Envoy that began between these times; the same name as in an earlier life of this process.
+
+        A late answer makes the two differ, not the Envoy: its counts taken for another's would all count once more.
+        """
+        started = latest
         file = self._settings.state_dir / "envoy.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = float(json.loads(file.read_text())["started"])
-            started = known if abs(known - started) <= _SAME_START_S else started
+            started = known if earliest - _SAME_START_S <= known <= latest + _SAME_START_S else latest
         with contextlib.suppress(OSError):
             file.write_text(json.dumps({"started": started}))
         return f"{self._settings.pod}-{started:.0f}"

@@ -83,6 +83,7 @@ class _Timed:
     at: float
     finished: int
     """When latencies last came: all of these are among the next ones, but for those that were given up."""
+    timed: int
     base: int
     """That many more were finished than timed when this began."""
     lost: int = 0
@@ -176,17 +177,19 @@ def _grow(sums: dict[tuple[str, bool], float], name: tuple[str, bool], now: int,
 def _lost(known: _Judged, place: tuple[str, str], now: Counters, at: float, *, is_news: bool) -> int:
     """Requests that ended without an answer to be timed: given up by the gateway, or broken off. At least so many.
 
-    Latencies come every few seconds: whoever had finished when the last ones came must be among these.
+    Latencies come every few seconds: whoever had finished when the last ones came must be among these. An agent that
+    started anew has counts before it has latencies: fewer than before say nothing yet.
     """
     finished, timed = now.finished - now.refused, sum(now.latency_ms.values())
     before = known.timed.get(place)
-    if before is None or finished < before.finished:
-        known.timed[place] = _Timed(at, finished, max(0, finished - timed))
+    is_soon = before is not None and at - before.at < UNTIMED_S
+    if before is None or finished < before.finished or (timed < before.timed and not is_soon):
+        known.timed[place] = _Timed(at, finished, timed, max(0, finished - timed))
         return 0
-    if not is_news and at - before.at < UNTIMED_S:
+    if is_soon and (not is_news or timed < before.timed):
         return 0
     lost = max(before.lost, before.finished - timed - before.base)
-    known.timed[place] = _Timed(at, finished, before.base, lost)
+    known.timed[place] = _Timed(at, finished, timed, before.base, lost)
     return lost - before.lost
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from slipway_runtime.errors import BadConfig, BadModel, MissingModel
 from slipway_runtime.models.config import ModelConfig, VersionPolicy
-from slipway_runtime.models.config_reader import read_config
+from slipway_runtime.models.config_reader import NOTHING_SAID, read_config, said_config
 from slipway_runtime.models.formats import Format
+from slipway_runtime.models.overrides import Overrides
 from slipway_runtime.models.sources import locate
 
 # A model.py is the model even where weights lie beside it: they are what it loads.
@@ -41,16 +42,16 @@ class Artifact:
     version: int = 1
 
 
-def find(model: str, wanted: str = "auto") -> Artifact:
-    """The model at a path or a URI, in its newest version. `wanted` is a Format or "auto".
+def find(model: str, wanted: str = "auto", said: Overrides = NOTHING_SAID) -> Artifact:
+    """The model at a path or a URI, in its newest version. `wanted` is a Format or "auto"; `said` goes over its config.
 
     Raises:
         MissingModel: nothing is there.  BadModel: it is nothing we load.  BadConfig: it is not `wanted`.
     """
-    place = _place(model)
+    place = place_of(model)
     if not place.is_dir():
-        return _artifact(place, ModelConfig(), wanted, place.stem, place.parent, 1)
-    return versions(place, wanted=wanted)[-1][1]
+        return _artifact(place, said_config(said), wanted, place.stem, place.parent, 1)
+    return versions(place, wanted=wanted, given=read_config(place, said))[-1][1]
 
 
 def versions(
@@ -86,7 +87,8 @@ def _is_version(entry: Path) -> bool:
     return entry.name.isdecimal() and entry.name.isascii() and not entry.name.startswith("0") and entry.is_dir()
 
 
-def _place(model: str) -> Path:
+def place_of(model: str) -> Path:
+    """The file or folder at a path or a URI. Raises MissingModel."""
     place = locate(model).path if "://" in model else Path(model)
     if not place.exists():
         raise MissingModel(f"model path '{model}' does not exist; check --model")

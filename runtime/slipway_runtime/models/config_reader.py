@@ -24,11 +24,13 @@ from slipway_runtime.models.config import (
     WarmupInput,
 )
 from slipway_runtime.models.fields import Fields, whole
+from slipway_runtime.models.overrides import Overrides, applied
 from slipway_runtime.tensors import DTYPES, TensorSpec
 
 JSON_FILE = "config.json"
 TEXT_FILE = "config.pbtxt"
 DATATYPES = (*DTYPES, "BYTES")
+NOTHING_SAID = Overrides()
 _IGNORED = ("runtime", "optimization", "metric_tags", "model_metrics")
 _CONTROLS: dict[str, ControlKind] = {
     "CONTROL_SEQUENCE_START": "START",
@@ -38,21 +40,27 @@ _CONTROLS: dict[str, ControlKind] = {
 }
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The config in a model's folder; an empty one if there is none.
+def read_config(folder: Path, said: Overrides = NOTHING_SAID) -> ModelConfig:
+    """The config in a model's folder, an empty one if there is none, with what a service says over it.
 
     Raises:
-        BadModel: it cannot be read, or asks for what is not served.
+        BadModel: it cannot be read, or asks for what is not served.  BadConfig: `said` does not go with it.
     """
     text, as_json = folder / TEXT_FILE, folder / JSON_FILE
     if text.exists() and as_json.exists():
         raise BadModel(f"folder '{folder}' has {JSON_FILE} and {TEXT_FILE}; keep one of them")
     path = text if text.exists() else as_json
     if not path.exists():
-        return ModelConfig()
+        return said_config(said)
     data = path.read_bytes()
-    config = config_of(_from_text(data, path) if path is text else _from_json(data, path), str(path))
+    raw = _from_text(data, path) if path is text else _from_json(data, path)
+    config = config_of(applied(raw, said) if isinstance(raw, dict) else raw, str(path))
     return _with_labels(config, folder)
+
+
+def said_config(said: Overrides) -> ModelConfig:
+    """Of a model that has none of its own."""
+    return config_of(applied({}, said), "the options of the model")
 
 
 def config_of(raw: Any, source: str) -> ModelConfig:

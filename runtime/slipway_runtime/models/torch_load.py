@@ -15,6 +15,7 @@ from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.load import LoadedModel, LoadOptions
 from slipway_runtime.models.options import Options
 from slipway_runtime.models.quantize import quantized
+from slipway_runtime.models.screening import screen
 from slipway_runtime.models.torch_program import TORCH_DTYPES, Program, configured, read, storages
 from slipway_runtime.models.torch_runner import TorchRunner
 from slipway_runtime.tensors import Metadata, TensorSpec
@@ -26,6 +27,8 @@ def load_torch(artifact: Artifact, own: Options, devices: list[str], options: Lo
     """Raises BadModel, BadConfig."""
     torch.set_num_threads(options.threads)
     config = artifact.config
+    if not options.allow_code:
+        screen(artifact)
     if options.shard:
         from slipway_runtime.models.ranks import join  # noqa: PLC0415 - for models in shards only
 

@@ -2,8 +2,9 @@
 
 Nothing here unpickles: TorchScript archives are read by torch's C++ reader, exported programs with
 TORCH_FORCE_WEIGHTS_ONLY_LOAD, because torch.export.load otherwise falls back to full unpickling for parts of
-an archive (torch 2.15, export/pt2_archive/_package.py). What is code, an AOTInductor library or a class by name, is
-loaded only where the administrator allowed it; that is decided in load.py.
+an archive (torch 2.15, export/pt2_archive/_package.py). What torch takes for data and runs all the same has been
+looked for before (screening.py). What is code, an AOTInductor library or a class by name, is loaded only where the
+administrator allowed it; that is decided in load.py.
 """
 
 import os
@@ -116,7 +117,10 @@ def _torchscript(path: Path, device: torch.device) -> Program:
 
 def _exported(path: Path, device: torch.device) -> Program:
     _refuse_opaque(path)
-    exported = torch.export.load(path)
+    # Not torch.export.load: when this fails it takes the file for one of an older format, and reads other parts of it.
+    from torch.export.pt2_archive._package import load_pt2  # noqa: PLC0415 - as torch.export.load does
+
+    exported = load_pt2(str(path)).exported_programs["model"]
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass  # noqa: PLC0415 - costs 0.3 s, needed on a GPU only
 

@@ -97,7 +97,7 @@ def _least(seen: Observation, now: float) -> tuple[int, str]:
     elif (window := in_force(seen.wanted.windows, now)) and window.min_replicas > least:
         least, bound = window.min_replicas, f"schedule {window.name}"
     if seen.floor > least:
-        least, bound = seen.floor, "the rollout"
+        least, bound = seen.floor, "traffic on its way"
     return min(least, max(seen.wanted.max_replicas, seen.floor)), bound
 
 

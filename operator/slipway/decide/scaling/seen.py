@@ -86,6 +86,13 @@ def is_mirrored(status: Manifest, found: Arm) -> bool:
     return mirror.get("revision") in found.revisions
 
 
+def awaited(status: Manifest, variant: str) -> int:
+    """Replicas that an arm is to have for a weight that it is about to get, or has just got; 0: for none."""
+    shifted: list[Manifest] = (status.get("shift") or {}).get("arms") or []
+    own = (one for one in shifted if one["variant"] == variant and one["stand"] != "Stopped")
+    return max((int(one["replicas"]) for one in own), default=0)
+
+
 def share(status: Manifest, found: Arm) -> float:
     """Of the service's requests that no rule takes, how many the arm gets by the routing in force."""
     targets: list[Manifest] = (status.get("routing") or {}).get("targets") or []

@@ -185,6 +185,6 @@ class Observation:
     reachable: bool = True
     """Whether any route leads here: a revision without one needs no replicas beyond `floor`."""
     floor: int = 0
-    """What the rollout asks for."""
+    """What a rollout asks for, or a weight of the spec that is to come."""
     conflict: str = ""
     """Another autoscaler of the same Deployment, such as HorizontalPodAutoscaler ns/x."""

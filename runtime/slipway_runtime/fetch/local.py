@@ -1,24 +1,22 @@
-"""Copies a model into a folder: `python -m slipway_runtime.fetch URI DEST`. The init container runs this.
+"""Copies a model that is here already, by sample://, pvc:// or file://, into a folder.
 
 Every file appears in DEST whole or not at all: all is copied into a staging folder inside DEST (which may be
 a mount point and so cannot be renamed itself) and moved into place at the end.
 Refuses links that leave the source, special files and models above --max-bytes. Imports no torch.
 """
 
-import argparse
 import os
 import shutil
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway_runtime.errors import BadModel, Failure, report
+from slipway_runtime.errors import BadModel
+from slipway_runtime.fetch.failures import FetchError, Why, size
+from slipway_runtime.fetch.progress import say
 from slipway_runtime.models.sources import Source, locate
-from slipway_runtime.settings import Parser
 
-GIB = 1 << 30
 CHUNK = 4 << 20
 PROGRESS_EVERY_S = 2.0
 STAGING = ".slipway-fetch"
@@ -65,11 +63,13 @@ def fetch(uri: str, dest: Path, max_bytes: int) -> int:
     if not files:
         raise BadModel(f"'{uri}' is an empty folder; there is no model in it")
     if total > max_bytes:
-        raise BadModel(f"'{uri}' has {_size(total)}, more than the {_size(max_bytes)} allowed (--max-bytes)")
+        raise BadModel(f"'{uri}' has {size(total)}, more than the {size(max_bytes)} allowed (--max-bytes)")
     dest.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(dest).free
     if total > free:
-        raise Failure(f"'{uri}' has {_size(total)}, but only {_size(free)} are free at {dest}; give the pod more disk")
+        raise FetchError(
+            Why.DISK, f"'{uri}' has {size(total)}, but only {size(free)} are free at {dest}; give the pod more disk"
+        )
     staging = dest / STAGING
     shutil.rmtree(staging, ignore_errors=True)  # left by a fetch that was killed
     try:
@@ -92,7 +92,7 @@ class Progress:
             raise BadModel(f"'{self._uri}' changed while it was copied; try again when nobody writes to it")
         if time.monotonic() >= self._next_s:
             self._next_s += PROGRESS_EVERY_S
-            _say(f"{self._uri}: {_size(self._done)} of {_size(self._total)}")
+            say(f"{self._uri}: {size(self._done)} of {size(self._total)}")
 
 
 def copy_all(files: list[tuple[Path, Path]], staging: Path, progress: Progress) -> None:
@@ -113,44 +113,3 @@ def _publish(staging: Path, dest: Path) -> None:
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         entry.replace(target)
-
-
-def _size(count: int) -> str:
-    return (
-        f"{count / GIB:.1f} GiB"
-        if count >= GIB
-        else f"{count / (1 << 20):.1f} MiB"
-        if count >= 1 << 20
-        else f"{count} bytes"
-    )
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m slipway_runtime.fetch", description="Copy a model into a folder.")
-    parser.add_argument("uri", metavar="URI")
-    parser.add_argument("dest", metavar="DEST", type=Path)
-    limit = os.environ.get("SLIPWAY_FETCH_MAX_BYTES", str(500 * GIB))
-    parser.add_argument("--max-bytes", type=int, default=limit, help="[SLIPWAY_FETCH_MAX_BYTES, default: 500 GiB]")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    started_s = time.monotonic()
-    try:
-        args = _arguments(argv)
-        count = fetch(args.uri, args.dest, args.max_bytes)
-    except Failure as failure:
-        return report(failure)
-    except OSError as error:
-        return report(Failure(f"'{args.uri}' could not be copied to {args.dest}: {error.strerror or error}"))
-    _say(f"{args.uri}: {_size(count)} copied to {args.dest} in {time.monotonic() - started_s:.1f} s")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,70 @@
+"""How far a download is: a line for the log now and then, and the judge of a store that is too slow."""
+
+import sys
+import threading
+import time
+
+from slipway_runtime.fetch.failures import FetchError, Why, size
+
+EVERY_S = 2.0
+SLOW_AFTER_S = 10.0
+
+
+class Progress:
+    """Threads add to it; one looks at it."""
+
+    def __init__(self, uri: str, total: int | None, min_bytes_per_second: int) -> None:
+        self._uri, self._total, self._least = uri, total, min_bytes_per_second
+        self._lock = threading.Lock()
+        self._done = self._had = 0
+        self._started = self._told = time.monotonic()
+        self._window = (self._started, 0)
+
+    @property
+    def done(self) -> int:
+        return self._done
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+
+    def had(self, count: int) -> None:
+        """What an earlier try has left: done, and no measure of speed."""
+        with self._lock:
+            self._done += count
+            self._had += count
+            self._window = (time.monotonic(), self._done)
+
+    def look(self) -> None:
+        """Tell, if it is time to.
+
+        Raises:
+            FetchError: the store brings less than it must.
+        """
+        now = time.monotonic()
+        if now - self._told >= EVERY_S:
+            self._told = now
+            say(f"{self._uri}: {self.line(now)}")
+        since, had = self._window
+        if now - since >= SLOW_AFTER_S:
+            speed = (self._done - had) / (now - since)
+            self._window = (now, self._done)
+            if speed < self._least:
+                least = f"less than the {size(self._least)}/s needed here"
+                words = f"the store of '{self._uri}' brings {size(speed)}/s, {least}"
+                raise FetchError(Why.SLOW, f"{words}; {self.line(now)}")
+
+    def line(self, now: float) -> str:
+        speed = (self._done - self._had) / max(now - self._started, 0.001)
+        if not self._total:
+            return f"{size(self._done)}, {size(speed)}/s"
+        left_s = (self._total - self._done) / speed if speed else float("inf")
+        eta = f", {left_s:.0f} s left" if left_s < 1e6 else ""
+        return (
+            f"{100 * self._done / self._total:.0f} %, {size(self._done)} of {size(self._total)}, {size(speed)}/s{eta}"
+        )
+
+
+def say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
