@@ -76,6 +76,7 @@ lock: $(UV)/done ## resolve the locked versions anew
 	@echo 'torch>=2.10' | $(LOCK) - -o locks/torch.txt
 	@$(LOCK) pyproject.toml --extra dev -c locks/torch.txt -o locks/dev.txt
 	@$(LOCK) pyproject.toml --extra runtime -c locks/dev.txt -o locks/runtime.txt
+	@$(LOCK) pyproject.toml --extra sklearn -c locks/dev.txt -o locks/sklearn.txt
 	@$(LOCK) pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
 	@$(LOCK) pyproject.toml --extra gateway -c locks/dev.txt -o locks/gateway.txt
 	@echo xds-protos | $(LOCK) - -o locks/xds.txt

@@ -20,14 +20,16 @@ from slipway_runtime.errors import RequestError
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.call import OwnCall
 from slipway_runtime.models.load import LoadedModel
+from slipway_runtime.protocol.api import example_request
 from slipway_runtime.repository import Plan, load_options, plan_of
 from slipway_runtime.settings import Command, Settings
-from slipway_runtime.tensors import Array, Rows, Tensor, TensorSpec, numbers_of
+from slipway_runtime.tensors import Array, Metadata, Rows, Tensor, TensorSpec, numbers_of
 from slipway_runtime.trial import Trial
 
 WIDTH = 80
 _INDENT = 10
 _FEW_ROWS = 4
+_LONGEST = 400
 _EVAL = "call .eval() on the module before it is saved: dropout and batch norm are still learning"
 
 _STATE = "look for what it keeps from one call to the next"
@@ -125,6 +127,7 @@ def _describe(result: Report, name: str, opened: Trial, plan: Plan, threads: int
         "loaded": f"in {opened.load_s:.2f} s, after {opened.engine_s:.1f} s for what runs it",
         "warm-up": f"in {opened.warm_s:.2f} s" if opened.warmed else "none: shapes are not known",
         "memory": _memory(opened),
+        "example": _example(metadata),
     }
     result.data |= {
         "version": artifact.version,
@@ -150,7 +153,13 @@ def _describe(result: Report, name: str, opened: Trial, plan: Plan, threads: int
         "memory_bytes": opened.memory_bytes,
         "engine_bytes": opened.engine_bytes,
         "gpu_bytes": opened.gpu_bytes,
+        "example": example_request(metadata),
     }
+
+
+def _example(metadata: Metadata) -> str:
+    text = orjson.dumps(example_request(metadata)).decode() if metadata.example else ""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:

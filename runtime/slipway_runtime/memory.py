@@ -1,7 +1,9 @@
-"""How glibc's malloc treats large blocks: kept while a model serves, given back when one is unloaded."""
+"""How much memory there is, and how glibc's malloc treats large blocks: kept while a model serves, then given back."""
 
 import ctypes
 import gc
+from contextlib import suppress
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_BYTES = 256 << 20
@@ -36,6 +38,14 @@ def give_back() -> None:
     libc = _libc()
     if libc is not None:
         libc.malloc_trim(0)
+
+
+def limit_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What this container may use, by its cgroup (v1 or v2); None: it has no limit."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # the other version; "max"
+            return int((root / name).read_text(encoding="ascii"))
+    return None
 
 
 def _libc() -> ctypes.CDLL | None:

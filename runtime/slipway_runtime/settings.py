@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from slipway_runtime import __version__
 from slipway_runtime.errors import BadConfig
-from slipway_runtime.models.formats import FORMATS
+from slipway_runtime.models.formats import FORMATS, MLFLOW
 from slipway_runtime.readers import flag, name, one_of, seconds, weights, whole, words
 from slipway_runtime.reserved import ordered
 
@@ -112,7 +112,7 @@ OPTIONS: dict[str, Option] = {
         "may clients load and unload models",
     ),
     "name": Option("--name", "SLIPWAY_MODEL_NAME", "", name, "a name without '/'", "name of the model in URLs"),
-    "format": Option("--format", "SLIPWAY_MODEL_FORMAT", "auto", *one_of("auto", *FORMATS), "kind of file"),
+    "format": Option("--format", "SLIPWAY_MODEL_FORMAT", "auto", *one_of("auto", *FORMATS, MLFLOW), "kind of file"),
     "model_options": Option(
         "--model-options", "SLIPWAY_MODEL_OPTIONS", "", str, "a JSON object", "of --model, over its own config"
     ),

@@ -138,6 +138,8 @@ class Metadata:
     outputs: tuple[TensorSpec, ...]
     max_batch: int = 0
     ignored: tuple[str, ...] = field(default=())
+    example: tuple[Array, ...] = field(default=(), compare=False)
+    """A request that the model was made for, input by input; empty where nobody gave one."""
 
 
 def dtype_of(datatype: str, name: str) -> np.dtype[Any]:

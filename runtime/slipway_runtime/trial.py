@@ -27,7 +27,14 @@ from slipway_runtime.tensors import Rows, TensorSpec
 
 TRIED_BATCH = 64
 """Rows of a batch where nobody says how many."""
-_ENGINES = {"onnx": ("onnxruntime",), "python": ()}
+_ENGINES: dict[str, tuple[tuple[str, ...], str]] = {
+    "onnx": (("onnxruntime",), "onnx"),
+    "python": ((), ""),
+    "sklearn": (("sklearn", "skops.io"), "sklearn"),
+    "xgboost": (("xgboost",), "sklearn"),
+    "lightgbm": (("lightgbm",), "sklearn"),
+}
+"""What runs a format, and the extra that brings it; torch where it is not here."""
 
 
 @dataclass(slots=True)
@@ -92,11 +99,12 @@ def opened(artifact: Artifact, options: LoadOptions) -> Iterator[Trial]:
         steps = ", ".join(step.model for step in artifact.config.ensemble)
         raise BadConfig(f"model '{artifact.default_name}' is an ensemble: look at its models one by one: {steps}")
     began_s = time.perf_counter()
-    for module in _ENGINES.get(artifact.format, ("torch", "slipway_runtime.models.torch_load")):
+    modules, extra = _ENGINES.get(artifact.format, (("torch", "slipway_runtime.models.torch_load"), "runtime"))
+    for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as exc:
-            raise BadConfig(f"model file '{artifact.path}' needs {module}: pip install 'slipway[onnx]'") from exc
+            raise BadConfig(f"model file '{artifact.path}' needs {module}: pip install 'slipway[{extra}]'") from exc
     engine_s, before_bytes = time.perf_counter() - began_s, memory_bytes()
     began_s = time.perf_counter()
     trial = Trial(load(artifact, options), engine_s, before_bytes)
@@ -112,8 +120,13 @@ def opened(artifact: Artifact, options: LoadOptions) -> Iterator[Trial]:
 
 
 def request(model: LoadedModel, rows: int) -> OwnCall | None:
-    """Random numbers where possible, else what the config warms up with, else zeros; None if shapes are not known."""
+    """The example beside the model, else random numbers where possible, else what the config warms up with, else zeros.
+
+    None if shapes are not known.
+    """
     metadata, config = model.metadata, model.config
+    if (call := warmup.example_call(metadata, config, rows)) is not None:
+        return call
     if (call := warmup.random_call(metadata, rows)) is not None:
         return call
     own = warmup.calls(replace(metadata, inputs=(TensorSpec(""),)), config, (), model.artifact.folder)

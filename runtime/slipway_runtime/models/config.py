@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from slipway_runtime.models.description import Description
 from slipway_runtime.tensors import TensorSpec
 
 Kind = Literal["KIND_AUTO", "KIND_CPU", "KIND_GPU", "KIND_MODEL"]
@@ -136,4 +137,6 @@ class ModelConfig:
     warmup: tuple[Warmup, ...] = ()
     filename: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    description: Description | None = None
+    """What lies beside the model about it; what this config does not say is taken from there already."""
     ignored: tuple[str, ...] = ()

@@ -5,10 +5,14 @@ A field that ModelConfig does not have is refused, as Triton does: it is a slip 
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from slipway_runtime.errors import BadModel
+from slipway_runtime.models import description as descriptions
 from slipway_runtime.models.config import (
     Control,
     ControlKind,
@@ -23,6 +27,7 @@ from slipway_runtime.models.config import (
     Warmup,
     WarmupInput,
 )
+from slipway_runtime.models.description import Description
 from slipway_runtime.models.fields import Fields, whole
 from slipway_runtime.models.overrides import Overrides, applied
 from slipway_runtime.tensors import DTYPES, TensorSpec
@@ -49,18 +54,77 @@ def read_config(folder: Path, said: Overrides = NOTHING_SAID) -> ModelConfig:
     text, as_json = folder / TEXT_FILE, folder / JSON_FILE
     if text.exists() and as_json.exists():
         raise BadModel(f"folder '{folder}' has {JSON_FILE} and {TEXT_FILE}; keep one of them")
+    description = descriptions.read(folder)
+    batch = {} if description is None or description.max_batch is None else {"max_batch_size": description.max_batch}
     path = text if text.exists() else as_json
     if not path.exists():
-        return said_config(said)
+        return _described(said_config(said, batch), description)
     data = path.read_bytes()
     raw = _from_text(data, path) if path is text else _from_json(data, path)
-    config = config_of(applied(raw, said) if isinstance(raw, dict) else raw, str(path))
-    return _with_labels(config, folder)
+    config = config_of(applied({**batch, **raw}, said) if isinstance(raw, dict) else raw, str(path))
+    return _described(_with_labels(config, folder), description)
 
 
-def said_config(said: Overrides) -> ModelConfig:
+def _described(config: ModelConfig, found: Description | None) -> ModelConfig:
+    """With the tensors that the description names and the config, or the service, does not.
+
+    Raises:
+        BadModel: they contradict each other.
+    """
+    if found is None:
+        return config
+    fixed = [spec for spec in (*found.inputs, *found.outputs) if spec.shape and spec.shape[0] != -1]
+    if config.max_batch and fixed:
+        raise BadModel(
+            f"'{found.path}' says {_shown(fixed[0])}, which has no batch, but the largest batch is {config.max_batch}; "
+            "let the shape begin with -1, or the batch be 0"
+        )
+    for kind, own, others in (("input", config.inputs, found.inputs), ("output", config.outputs, found.outputs)):
+        _check_alike(kind, own, others, found)
+    named = [spec for spec in found.inputs if spec.name]
+    return replace(
+        config,
+        inputs=config.inputs or tuple(named),
+        outputs=config.outputs or found.outputs,
+        filename=config.filename or found.file,
+        description=found,
+        ignored=(*config.ignored, *found.ignored),
+    )
+
+
+def _check_alike(kind: str, own: Sequence[TensorSpec], others: Sequence[TensorSpec], found: Description) -> None:
+    if not own or not others:
+        return
+    theirs = {spec.name: spec for spec in others}
+    for spec in own:
+        # One without a name is the only one.
+        other = theirs.get(spec.name) or (theirs.get("") if len(own) == 1 else None)
+        if other is None or spec.datatype != other.datatype or not _is_alike(spec, other):
+            raise BadModel(
+                f"the service, or the config of the model, says {kind} {_shown(spec)}, but '{found.path}' says "
+                f"{', '.join(map(_shown, others))}; correct one of them"
+            )
+    if len(own) != len(others):
+        raise BadModel(
+            f"the service, or the config of the model, says {len(own)} {kind}s, but '{found.path}' says {len(others)}; "
+            "correct one of them"
+        )
+
+
+def _is_alike(left: TensorSpec, right: TensorSpec) -> bool:
+    if left.shape is None or right.shape is None:
+        return True
+    sizes = zip(left.shape, right.shape, strict=False)
+    return len(left.shape) == len(right.shape) and all(a == b or -1 in (a, b) for a, b in sizes)
+
+
+def _shown(spec: TensorSpec) -> str:
+    return f"{spec.name or 'one'} {spec.datatype} {list(spec.shape or ())}"
+
+
+def said_config(said: Overrides, beneath: Mapping[str, Any] = MappingProxyType({})) -> ModelConfig:
     """Of a model that has none of its own."""
-    return config_of(applied({}, said), "the options of the model")
+    return config_of(applied(beneath, said), "the options of the model")
 
 
 def config_of(raw: Any, source: str) -> ModelConfig:

@@ -18,6 +18,7 @@ from slipway_runtime.models.config import (
     VersionPolicy,
     Warmup,
 )
+from slipway_runtime.models.formats import TABULAR
 from slipway_runtime.tensors import Metadata, TensorSpec
 
 Json = dict[str, Any]
@@ -28,6 +29,7 @@ BACKENDS = {
     "pytorch_eager": "pytorch",
     "onnxruntime_onnx": "onnxruntime",
     "python": "python",
+    **{name: name for name in TABULAR},
     "ensemble": "",
 }
 

@@ -97,10 +97,10 @@ class Fields:
         """Those of `keys` that are set, by their paths; they make no difference to answers."""
         return tuple(self.path(key) for key in keys if self.get(key) not in (None, False, 0, "", [], {}))
 
-    def end(self) -> None:
-        """No field is left that nobody asked for."""
-        if unknown := sorted(self._raw.keys() - self._known):
-            raise ValueError(f"{self.where or 'it'} has {', '.join(map(repr, unknown))}, which no model config has")
+    def end(self, of: str = "model config") -> None:
+        """No field is left that nobody asked for. `of` is what they are fields of."""
+        if unknown := sorted(map(str, self._raw.keys() - self._known)):
+            raise ValueError(f"{self.where or 'it'} has {', '.join(map(repr, unknown))}, which no {of} has")
 
 
 def whole(value: Any, where: str, *, low: int, high: int = LARGEST) -> int:

@@ -15,6 +15,7 @@ from slipway_runtime.models import warmup
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.call import OwnCall, WithControls
 from slipway_runtime.models.config import ModelConfig
+from slipway_runtime.models.formats import TABULAR
 from slipway_runtime.models.options import Options, options_of
 from slipway_runtime.tensors import Metadata, TensorSpec
 
@@ -71,7 +72,7 @@ class LoadedModel:
     @property
     def is_torch(self) -> bool:
         """PyTorch runs it, whose way with a batch that fails is to try each request alone."""
-        return self.artifact.format not in ("python", "onnx", "ensemble")
+        return self.artifact.format not in ("python", "onnx", "ensemble", *TABULAR)
 
     @property
     def broken(self) -> str:
@@ -147,6 +148,8 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
         model = _python(artifact, own, devices, options)
     elif artifact.format == "onnx":
         model = _onnx(artifact, own, devices, options.threads)
+    elif artifact.format in TABULAR:
+        model = _tabular(artifact, own, devices, options)
     elif artifact.format == "ensemble":
         raise BadModel(f"model '{artifact.default_name}' is an ensemble, which has nothing to load")
     else:
@@ -156,6 +159,8 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
     if (batching := artifact.config.sequence_batching) and batching.controls:
         batched = artifact.config.max_batch > 0
         model.runners[:] = [WithControls(runner, batching.controls, batched=batched) for runner in model.runners]
+    if (example := warmup.example_call(model.metadata, artifact.config)) is not None:
+        model.metadata = replace(model.metadata, example=tuple(example.inputs))
     return model
 
 
@@ -287,14 +292,31 @@ def _together(shard: Shard | None) -> dict[str, Any]:
 
 
 def _onnx(artifact: Artifact, own: Options, devices: list[str], threads: int) -> LoadedModel:
-    from slipway_runtime.models.onnx_runner import OnnxRunner, open_session, signature  # noqa: PLC0415
+    from slipway_runtime.models.onnx_runner import open_session, signature  # noqa: PLC0415
+    from slipway_runtime.models.session_runner import SessionRunner  # noqa: PLC0415
 
     ignored = tuple(f"parameters.{name}" for name in own.others)
     sessions = {device: open_session(artifact.path, device, threads) for device in dict.fromkeys(devices)}
     metadata = signature(sessions[devices[0]], artifact.config, artifact.path)
     metadata = replace(metadata, ignored=(*metadata.ignored, *ignored))
     names = _input_names(artifact.config, metadata.inputs)
-    runners: list[Runner] = [OnnxRunner(sessions[device], metadata, names) for device in devices]
+    runners: list[Runner] = [SessionRunner(sessions[device], metadata, names) for device in devices]
+    return LoadedModel(artifact, artifact.config, metadata, own, runners, artifact.config.decoupled)
+
+
+def _tabular(artifact: Artifact, own: Options, devices: list[str], options: LoadOptions) -> LoadedModel:
+    from slipway_runtime.models import reading, tabular  # noqa: PLC0415 - for such models only
+    from slipway_runtime.models.estimators import read  # noqa: PLC0415
+    from slipway_runtime.models.session_runner import SessionRunner  # noqa: PLC0415
+
+    tabular.refuse_devices(artifact, devices)
+    reading.try_reading(artifact)
+    estimator = read(artifact, options.threads, allow_code=options.allow_code, allowed_classes=options.allowed_classes)
+    metadata = tabular.signature(estimator, artifact)
+    metadata = replace(metadata, ignored=(*metadata.ignored, *(f"parameters.{name}" for name in own.others)))
+    session = tabular.TabularSession(estimator, metadata.inputs, metadata.outputs)
+    names = _input_names(artifact.config, metadata.inputs)
+    runners: list[Runner] = [SessionRunner(session, metadata, names) for _ in devices]
     return LoadedModel(artifact, artifact.config, metadata, own, runners, artifact.config.decoupled)
 
 

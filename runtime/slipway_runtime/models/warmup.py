@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from slipway_runtime.errors import BadModel
 from slipway_runtime.models.call import OwnCall
 from slipway_runtime.models.config import ModelConfig, Warmup, WarmupInput
-from slipway_runtime.tensors import DTYPES, Array, Metadata, TensorSpec
+from slipway_runtime.tensors import DATATYPES, DTYPES, Array, Metadata, TensorSpec
 
 _SEED = 1
 # A sequence that begins and ends with the one request, so that no state stays behind.
@@ -26,10 +27,59 @@ def calls(metadata: Metadata, config: ModelConfig, buckets: Sequence[int], folde
     if metadata.max_batch > 1 and not config.sequence_batching:
         # Two rows show whether the outputs follow the batch; one row would not.
         sizes = buckets or [1, 2]
-    plain = [_plain(metadata, rows, "zero") for rows in sizes] if known else []
+    example = None if buckets else example_call(metadata, config)
+    # An example is what the model was made for; zeros may be nothing that it can answer.
+    plain = [example] if example else [_plain(metadata, rows, "zero") for rows in sizes] if known else []
     return plain + [
         call for item in config.warmup for call in [_call(item, metadata, folder)] for _ in range(item.count)
     ]
+
+
+def example_call(metadata: Metadata, config: ModelConfig, rows: int = 0) -> OwnCall | None:
+    """The example that lies beside the model, if one does; over and over for `rows`, unless that is 0.
+
+    Raises:
+        BadModel: it does not fit the model.
+    """
+    described = config.description
+    if described is None or not described.example or not metadata.inputs:
+        return None
+    if any(spec.datatype not in DATATYPES or spec.datatype == "BF16" for spec in metadata.inputs):
+        return None  # of no type that numbers could be read as
+    given, names = dict(described.example), [spec.name for spec in metadata.inputs]
+    if len(names) == 1 and len(given) == 1:
+        given = dict.fromkeys(names, next(iter(given.values())))
+    if sorted(given) != sorted(names):
+        raise BadModel(
+            f"the example in '{described.path}' is of {sorted(given)}, but the model takes {names}; correct it"
+        )
+    arrays = [_of_example(spec, given[spec.name], described.path) for spec in metadata.inputs]
+    if not metadata.max_batch:
+        return OwnCall(arrays, 1, _PARAMETERS)
+    rows = rows or min(len(arrays[0]), metadata.max_batch)
+    return OwnCall([np.resize(array, (rows, *array.shape[1:])) for array in arrays], rows, _PARAMETERS)
+
+
+def _of_example(spec: TensorSpec, value: Any, path: Path) -> Array:
+    try:
+        if spec.datatype == "BYTES":
+            array = np.array(value, object)
+            array = np.array([str(one).encode() for one in array.reshape(-1)], object).reshape(array.shape)
+        else:
+            array = np.array(value, DTYPES.get(spec.datatype))
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise BadModel(f"the example in '{path}' is no {spec.datatype} for '{spec.name}': {exc}; correct it") from exc
+    if not array.ndim or not array.size or not spec.accepts(array.shape):
+        raise BadModel(
+            f"the example in '{path}' has shape {list(array.shape)} for '{spec.name}', but the model takes "
+            f"{list(spec.shape or ())}; correct it"
+        )
+    return array
+
+
+def first_call(metadata: Metadata, config: ModelConfig) -> OwnCall:
+    """The example, else a row of zeros. Shapes are known. Raises BadModel."""
+    return example_call(metadata, config) or _plain(metadata, 1, "zero")
 
 
 def random_call(metadata: Metadata, rows: int) -> OwnCall | None:

@@ -16,8 +16,9 @@ import orjson
 from slipway_runtime import metrics
 from slipway_runtime.errors import Kind, RequestError, invalid
 from slipway_runtime.protocol import repository
-from slipway_runtime.protocol.api import Api, model_metadata, server_metadata
+from slipway_runtime.protocol.api import Api, example_request, model_metadata, server_metadata
 from slipway_runtime.protocol.rest import loads
+from slipway_runtime.protocol.rest_answers import dumps
 from slipway_runtime.protocol.shared_memory import SharedMemory, cuda_unsupported
 from slipway_runtime.wire.http1_messages import Request, Response
 
@@ -106,7 +107,10 @@ class Pages:
         return ok({"name": name, "ready": True})
 
     def _metadata(self, request: Request, name: str, version: str = "") -> Response:
-        return ok(model_metadata(self._api, name, version))
+        about = model_metadata(self._api, name, version)
+        example = example_request(self._api.entry(name, version).metadata)
+        # Not a field of the protocol's; whoever does not know it does without.
+        return Response(200, (dumps(about | {"example": example}),)) if example else ok(about)
 
     def _config(self, request: Request, name: str, version: str = "") -> Response:
         return ok(self._api.entry(name, version).config_json)

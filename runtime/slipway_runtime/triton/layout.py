@@ -159,7 +159,7 @@ def _format(path: Path) -> str:
         return "tensorrt"  # no magic number says so
     kind = format_of(path)
     if kind not in BACKENDS:  # safetensors, aotinductor
-        raise BadModel(f"model file '{path}' is {kind}, which Triton does not serve; use runtime slipway-pytorch")
+        raise BadModel(f"model file '{path}' is {kind}, which Triton does not serve; name another runtime")
     return kind
 
 
