@@ -156,7 +156,7 @@ def test_namespaced_mode_serves_its_namespace_and_no_other(slipway: Installation
             name(item) for item in team.site.api.call("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles")["items"]
         }
         assert [role for role in roles if "slipway" in role] == []
-        assert team.names("servingruntimes") == ["slipway-pytorch", "slipway-triton"]
+        assert team.names("servingruntimes") == ["slipway-pytorch", "slipway-sklearn-xgboost", "slipway-triton"]
         assert slipway.site.api.items("clusterservingruntimes") == []
         outside.apply(service())
         team.apply(service())

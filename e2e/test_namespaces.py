@@ -44,6 +44,9 @@ def test_a_runtime_of_one_namespace_serves_no_other(slipway: Installation, team:
         assert words.startswith("no runtime supports model format 'coreml'; formats that have one: ensemble, onnx")
         other.apply(service("hello", runtime="ours"))
         words = other.wait("hello", "Accepted", "False", reason="RuntimeNotFound", within_s=10)["message"]
-        assert words == "spec.predictor.model.runtime: no runtime 'ours'; there are: slipway-pytorch, slipway-triton"
+        assert (
+            words
+            == "spec.predictor.model.runtime: no runtime 'ours'; there are: slipway-pytorch, slipway-sklearn-xgboost, slipway-triton"
+        )
     finally:
         teams.clear(other)

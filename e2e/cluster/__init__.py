@@ -8,7 +8,7 @@ with hold("my test"):
 """
 
 from .cluster import Cluster, Provider
-from .images import ALL, GATEWAY, OPERATOR, PROMETHEUS, RUNTIME, TRITON, Image, chart_values
+from .images import ALL, GATEWAY, OPERATOR, PROMETHEUS, RUNTIME, SKLEARN, TRITON, Image, chart_values
 from .lock import Busy, hold
 from .providers import choose
 from .shell import ClusterError
@@ -19,6 +19,7 @@ __all__ = [
     "OPERATOR",
     "PROMETHEUS",
     "RUNTIME",
+    "SKLEARN",
     "TRITON",
     "Busy",
     "Cluster",

@@ -53,6 +53,12 @@ TRITON = Image(
     _paths(*_COMMON, "runtime/slipway_runtime", "locks/torch.txt", "locks/triton.txt"),
 )
 """For models that Triton serves: brought by the scenarios that have some."""
+SKLEARN = Image(
+    "sklearn",
+    REPO / "runtime/sklearn.Dockerfile",
+    _paths(*_COMMON, "runtime/slipway_runtime", "locks/sklearn.txt"),
+)
+"""For models of scikit-learn, XGBoost and LightGBM, in the same way."""
 PROMETHEUS = Image("prometheus", REPO / "e2e/cluster/prometheus.Dockerfile", ())
 """For scenarios about metrics only, which bring it themselves."""
 MODEST = ("resources", "gateway.envoy.resources", "gateway.agent.resources")
@@ -64,7 +70,13 @@ REGISTRY = "SLIPWAY_REGISTRY"
 
 def chart_values() -> list[str]:
     """The arguments by which helm installs the images of this checkout, modestly: one node of two cores has it all."""
-    keys = {"image": OPERATOR, "gateway.image": GATEWAY, "runtime.image": RUNTIME, "triton.image": TRITON}
+    keys = {
+        "image": OPERATOR,
+        "gateway.image": GATEWAY,
+        "runtime.image": RUNTIME,
+        "triton.image": TRITON,
+        "sklearn.image": SKLEARN,
+    }
     values = [f"{key}.tag={image.tag}" for key, image in keys.items()]
     values += [f"{part}.requests.cpu=10m" for part in MODEST]
     if registry := os.environ.get(REGISTRY):

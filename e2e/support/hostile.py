@@ -353,7 +353,7 @@ def later(name: str, *changes: tuple[str, Any]) -> Manifest:
 
 TOLD = [
     told("NoSupportingRuntime", "no runtime supports model format 'coreml'", later("format-of-nobody", (f"{MODEL}.modelFormat.name", "coreml"))),
-    told("RuntimeNotFound", f"{MODEL}.runtime: no runtime 'nope'; there are: slipway-pytorch, slipway-triton", later("runtime-of-nobody", (f"{MODEL}.runtime", "nope"))),
+    told("RuntimeNotFound", f"{MODEL}.runtime: no runtime 'nope'; there are: slipway-pytorch, slipway-sklearn-xgboost, slipway-triton", later("runtime-of-nobody", (f"{MODEL}.runtime", "nope"))),
     told("RuntimeNotSuitable", f"{MODEL}.runtime: ClusterServingRuntime/slipway-triton does not speak protocol v1 (but v2)", later("protocol-of-nobody", (f"{MODEL}.runtime", "slipway-triton"), (f"{MODEL}.modelFormat.name", "onnx"), (f"{MODEL}.protocolVersion", "v1"))),
     told("RuntimeForbids", f"{MODEL}.args: --allow-code is not among those that ClusterServingRuntime/slipway-pytorch allows: ", later("allows-code", (f"{MODEL}.args", ["--allow-code=true"]))),
     told("RuntimeForbids", f"{MODEL}.env: LD_PRELOAD says what is loaded and run, which is the runtime's", later("preloads", (f"{MODEL}.env", [{"name": "LD_PRELOAD", "value": "/mnt/models/own.so"}]))),

@@ -13,11 +13,13 @@ from slipway.api.model import Model
 from slipway.api.names import LABEL_METRICS, LABEL_REVISION, LABEL_SERVICE, LABEL_VARIANT
 from slipway.api.v1alpha1 import ServingRuntimeSpec
 from slipway.decide.runtimes import Runtime, choose
+from slipway.decide.types import Refusal
 from slipway.main import Settings
 from slipway.signals.prometheus import Place
 from slipway_runtime.errors import BadConfig
 from slipway_runtime.fetch.settings import Settings as FetchSettings
 from slipway_runtime.fetch.settings import read
+from slipway_runtime.models.formats import MLFLOW, TABULAR
 from slipway_runtime.reserved import RESERVED
 from slipway_runtime.settings import OPTIONS, read_settings
 from slipway_runtime.triton import wishes
@@ -25,7 +27,8 @@ from slipway_runtime.triton.layout import WANTED
 from tests import golden
 from tests.chart import helm
 
-RUNTIMES = ("slipway-pytorch", "slipway-triton")
+RUNTIMES = ("slipway-pytorch", "slipway-triton", "slipway-sklearn-xgboost")
+OF_VALUES = dict(zip(("runtime", "triton", "sklearn"), RUNTIMES, strict=True))
 MODES = [pytest.param({}, id="cluster"), pytest.param(helm.NAMESPACED, id="namespaced")]
 
 
@@ -118,9 +121,18 @@ def test_the_default_runtimes_fit_the_models(values: Manifest) -> None:
         found[runtime["metadata"]["name"]] |= {known.name for known in spec.supported_model_formats}
     assert found["slipway-pytorch"] == {"torchscript", "torch-export"}
     assert found["slipway-triton"] == set(WANTED) - {"auto"}
+    assert found["slipway-sklearn-xgboost"] == {*TABULAR, MLFLOW}
 
 
-@pytest.mark.parametrize(("form", "name"), [("torchscript", "slipway-pytorch"), ("onnx", "slipway-triton")])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("torchscript", "slipway-pytorch"),
+        ("onnx", "slipway-triton"),
+        ("xgboost", "slipway-sklearn-xgboost"),
+        ("mlflow", "slipway-sklearn-xgboost"),
+    ],
+)
 def test_a_format_alone_finds_its_runtime(form: str, name: str) -> None:
     model = Model.model_validate({"modelFormat": {"name": form}, "storageUri": "sample://hello"})
     chosen = choose(model, helm.of_kind(helm.render(), "ClusterServingRuntime"))
@@ -129,12 +141,14 @@ def test_a_format_alone_finds_its_runtime(form: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-@pytest.mark.parametrize(("key", "parse"), [("runtime", read_settings), ("triton", wishes.read)])
+@pytest.mark.parametrize(
+    ("key", "parse"), [("runtime", read_settings), ("triton", wishes.read), ("sklearn", read_settings)]
+)
 def test_the_argument_that_allows_code_stands_where_a_service_cannot_change_it(
     key: str, parse: Callable[[list[str], Mapping[str, str]], Any], allowed: bool
 ) -> None:
     objects = helm.of_kind(helm.render({key: {"allowCode": allowed}}), "ClusterServingRuntime")
-    name = {"runtime": "slipway-pytorch", "triton": "slipway-triton"}[key]
+    name = OF_VALUES[key]
     (container,) = (one["spec"]["container"] for one in objects if one["metadata"]["name"] == name)
     args, env = container["args"], {"SLIPWAY_MODEL_PATH": "/mnt/models", "SLIPWAY_MODEL_NAME": "hello"}
     settings = parse(args, env)
@@ -150,6 +164,25 @@ def test_the_arguments_that_services_may_give_are_those_that_the_servers_take_fr
     allowed = {one["metadata"]["name"]: set(one["spec"]["container"]["allowedArgs"]) for one in runtimes}
     assert allowed["slipway-pytorch"] == {option.flag for option in OPTIONS.values()} - set(RESERVED)
     assert allowed["slipway-triton"] == wishes._service_flags()
+    assert allowed["slipway-sklearn-xgboost"] == allowed["slipway-pytorch"] - {"--device"}
+
+
+def test_a_runtime_for_cpus_refuses_a_model_that_asks_for_a_device() -> None:
+    limits = {"limits": {"nvidia.com/gpu": 1}}
+    wanted = {"modelFormat": {"name": "xgboost"}, "storageUri": "sample://iris", "resources": limits}
+    told = choose(Model.model_validate(wanted), helm.of_kind(helm.render(), "ClusterServingRuntime"))
+    assert isinstance(told, Refusal)
+    assert "ClusterServingRuntime/slipway-sklearn-xgboost cannot use nvidia.com/gpu (but cpu)" in told.message
+
+
+def test_the_classes_that_are_allowed_are_the_administrators_word() -> None:
+    values: Manifest = {"sklearn": {"allowedClasses": ["xgboost.*", "own.models:*"]}}
+    objects = helm.of_kind(helm.render(values), "ClusterServingRuntime")
+    (args,) = (one["spec"]["container"]["args"] for one in objects if one["metadata"]["name"] == RUNTIMES[2])
+    environment = {"SLIPWAY_MODEL_PATH": "/mnt/models"}
+    assert read_settings(args, environment).allowed_classes == ("xgboost.*", "own.models:*")
+    with pytest.raises(BadConfig):
+        read_settings([*args, "--allowed-classes", "*"], environment)
 
 
 def test_the_runtimes_that_go_with_the_release_are_those_the_hook_applied() -> None:
@@ -162,10 +195,9 @@ def test_the_runtimes_that_go_with_the_release_are_those_the_hook_applied() -> N
     assert {one["metadata"]["annotations"]["helm.sh/hook"] for one in going} == {"post-delete"}
 
 
-@pytest.mark.parametrize("left", [(), ("slipway-pytorch",), ("slipway-triton",)])
+@pytest.mark.parametrize("left", [(), *((name,) for name in RUNTIMES)])
 def test_without_a_default_runtime_nothing_touches_one(left: tuple[str, ...]) -> None:
-    values = {"runtime": "slipway-pytorch", "triton": "slipway-triton"}
-    objects = helm.render({value: {"install": name in left} for value, name in values.items()})
+    objects = helm.render({value: {"install": name in left} for value, name in OF_VALUES.items()})
     assert tuple(one["metadata"]["name"] for one in helm.of_kind(objects, "ClusterServingRuntime")) == left
     assert len(helm.of_kind(objects, "Job")) == bool(left)
     assert ("slipway-pytorch" in json.dumps(objects)) == ("slipway-pytorch" in left)

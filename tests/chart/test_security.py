@@ -92,7 +92,13 @@ def test_no_role_has_wildcards_secrets_or_power_over_permissions(values: Manifes
 
 def test_the_hook_may_write_the_default_runtimes_only() -> None:
     assert grants(helm.render(), "slipway-runtimes") == {
-        Grant("slipway.dev", "clusterservingruntimes", verb, "", ("slipway-pytorch", "slipway-triton"))
+        Grant(
+            "slipway.dev",
+            "clusterservingruntimes",
+            verb,
+            "",
+            ("slipway-pytorch", "slipway-triton", "slipway-sklearn-xgboost"),
+        )
         for verb in ("create", "patch")
     }
 

@@ -23,6 +23,7 @@ from tests.chart import helm
         ({"runtime": {"resources": {"limit": {}}}}, "limit"),
         ({"triton": {"allowCode": "yes"}}, "allowCode"),
         ({"triton": {"sharedMemory": "some"}}, "sharedMemory"),
+        ({"sklearn": {"allowedClasses": ["a,b"]}}, "allowedClasses"),
         ({"watchNamespaces": "a,b"}, "watchNamespaces"),
         ({"watchNamespaces": ["Team_A"]}, "watchNamespaces"),
         ({"watchNamespaces": ["a", "a"]}, "watchNamespaces"),

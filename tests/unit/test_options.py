@@ -119,12 +119,14 @@ def test_a_shipped_runtime_names_what_its_server_takes() -> None:
     found = {name: {option.name: option.arg for option in one.spec.options} for name, one in shipped().items()}
     assert found["slipway-triton"] == FLAGS
     assert found["slipway-pytorch"].keys() == set(OPTIONS)
+    refused = {"device", "dtype", "quantization", "compile", "batchBuckets"}
+    assert found["slipway-sklearn-xgboost"].keys() == set(OPTIONS) - refused
 
 
 def test_the_page_says_which_server_takes_what() -> None:
     table = (ROOT / "docs/options.md").read_text().partition("| option |")[2].partition("\n\n")[0]
-    rows = [line.split("|")[1:5] for line in table.splitlines()[2:]]
-    for at, name in ((2, "slipway-pytorch"), (3, "slipway-triton")):
+    rows = [line.split("|")[1:6] for line in table.splitlines()[2:]]
+    for at, name in ((2, "slipway-pytorch"), (3, "slipway-triton"), (4, "slipway-sklearn-xgboost")):
         told = {word for row in rows if row[at].strip().startswith("yes") for word in re.findall(r"`(\w+)`", row[0])}
         assert told == {option.name for option in shipped()[name].spec.options}
     assert {word for row in rows for word in re.findall(r"`(\w+)`", row[0])} == set(get_args(OptionName))

@@ -126,6 +126,7 @@ capabilities: {drop: [ALL]}
 {{- $names := list -}}
 {{- if .Values.runtime.install }}{{ $names = append $names "slipway-pytorch" }}{{ end -}}
 {{- if .Values.triton.install }}{{ $names = append $names "slipway-triton" }}{{ end -}}
+{{- if .Values.sklearn.install }}{{ $names = append $names "slipway-sklearn-xgboost" }}{{ end -}}
 {{ join "," $names }}
 {{- end -}}
 
@@ -213,4 +214,34 @@ container:
   maxQueue: 1000
   idleTimeout: 75s
   resources: {{- toYaml .Values.triton.resources | nindent 4 }}
+{{- end -}}
+
+{{/* The server of slipway-pytorch without torch, in a small image. */}}
+{{- define "slipway.runtime.slipway-sklearn-xgboost" -}}
+supportedModelFormats:
+- name: sklearn
+- name: xgboost
+- name: lightgbm
+- name: mlflow
+protocolVersions: [v1, v2]
+accelerators: [cpu]
+options:
+- {name: maxBatchSize}
+- {name: preferredBatchSizes}
+- {name: maxQueueDelayMicroseconds, arg: --max-delay}
+- {name: instances}
+- {name: inputs}
+- {name: outputs}
+- {name: versions}
+- {name: responseCache}
+container:
+  image: {{ include "slipway.image" (list . .Values.sklearn.image) }}
+  command: [slipway-runtime]
+  args: [--allow-code, {{ .Values.sklearn.allowCode | quote }}, --allowed-classes, {{ join "," .Values.sklearn.allowedClasses | quote }}, serve]
+  allowedArgs: [--access-log, --cache-bytes, --concurrency, --drain-idle, --drain-timeout, --full-status, --idle-timeout, --log-format,
+    --log-level, --max-body-bytes, --max-connections, --max-delay, --max-held-bytes, --max-queue, --max-queue-bytes, --tenant-header,
+    --tenant-weights, --threads, --timeout, --tracing, --workers]
+  maxQueue: 1000
+  idleTimeout: 75s
+  resources: {{- toYaml .Values.sklearn.resources | nindent 4 }}
 {{- end -}}

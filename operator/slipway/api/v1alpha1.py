@@ -184,7 +184,9 @@ class RuntimeContainer(Schema):
     }
 
 
-DevicePattern = Annotated[str, Field(max_length=317, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-A-Za-z0-9_.]*[*]?$")]
+DevicePattern = Annotated[
+    str, Field(max_length=317, pattern=r"^(cpu|[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-A-Za-z0-9_.]*[*]?)$")
+]
 
 
 class ServingRuntimeSpec(Schema):
@@ -198,7 +200,7 @@ class ServingRuntimeSpec(Schema):
     )
     accelerators: Annotated[list[DevicePattern], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(
         default=[],
-        description="Devices that the server can use, by resource name; a * at the end is any rest. Empty: all.",
+        description="Devices that the server can use, by resource name; a * at the end is any rest. Empty: all; cpu: none.",
     )
     accelerator_required: bool = Field(default=False, description="Serve only models that ask for a device.")
     options: Annotated[list[RuntimeOption], Field(max_length=32, json_schema_extra=list_map("name"))] = Field(

@@ -1,8 +1,8 @@
 """Reads models of scikit-learn, XGBoost and LightGBM into functions of a table. Their libraries are loaded when needed.
 
 Nothing here unpickles, unless the administrator allows code: scikit-learn's models come as skops writes them, with
-types that are known to hold data only, XGBoost's as JSON or UBJSON, LightGBM's as text. The last two are read by C++ that
-trusts what it reads: `reading` has a process of its own try them first.
+types that are known to hold data only, XGBoost's as JSON or UBJSON, LightGBM's as text. The last two are read by C++
+that trusts what it reads: `reading` has a process of its own try them first.
 """
 
 import zipfile
