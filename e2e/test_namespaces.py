@@ -44,9 +44,7 @@ def test_a_runtime_of_one_namespace_serves_no_other(slipway: Installation, team:
         assert words.startswith("no runtime supports model format 'coreml'; formats that have one: ensemble, onnx")
         other.apply(service("hello", runtime="ours"))
         words = other.wait("hello", "Accepted", "False", reason="RuntimeNotFound", within_s=10)["message"]
-        assert (
-            words
-            == "spec.predictor.model.runtime: no runtime 'ours'; there are: slipway-pytorch, slipway-sklearn-xgboost, slipway-triton"
-        )
+        there = "slipway-pytorch, slipway-sklearn-xgboost, slipway-triton"
+        assert words == f"spec.predictor.model.runtime: no runtime 'ours'; there are: {there}"
     finally:
         teams.clear(other)

@@ -200,7 +200,7 @@ class ServingRuntimeSpec(Schema):
     )
     accelerators: Annotated[list[DevicePattern], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(
         default=[],
-        description="Devices that the server can use, by resource name; a * at the end is any rest. Empty: all; cpu: none.",
+        description="Devices that the server can use, by resource name; a last * is any rest. Empty: all; cpu: none.",
     )
     accelerator_required: bool = Field(default=False, description="Serve only models that ask for a device.")
     options: Annotated[list[RuntimeOption], Field(max_length=32, json_schema_extra=list_map("name"))] = Field(
