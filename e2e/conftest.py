@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import PROMETHEUS, TRITON, choose, hold
+from e2e.cluster import PROMETHEUS, SKLEARN, TRITON, choose, hold
 from e2e.support import prometheus as prometheuses
 from e2e.support import team as teams
 from e2e.support.audit import Audit
@@ -32,6 +32,7 @@ ORDER = (
     "hostile_specs",
     "broken_model",
     "triton",
+    "flavours",
     "storage",
     "drift",
     "version_change",
@@ -161,6 +162,13 @@ def prometheus(shop: Team, shared_slipway: Installation) -> Iterator[Prometheus]
 def triton(shop: Team) -> Team:
     """The namespace, on a cluster that has the image of Triton."""
     choose().load((TRITON,))
+    return shop
+
+
+@pytest.fixture(scope="module")
+def sklearn(shop: Team) -> Team:
+    """The namespace, on a cluster that has the image for scikit-learn, XGBoost and LightGBM."""
+    choose().load((SKLEARN,))
     return shop
 
 

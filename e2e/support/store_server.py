@@ -10,7 +10,7 @@ from tests.runtime.fetching import buckets
 from tests.runtime.fetching.archives import entry, gz, tar
 from tests.runtime.fetching.stand_in import Asked, Fault, Store, serving
 
-SAMPLES = Path("/opt/slipway/samples")
+SAMPLES, BROUGHT = Path("/opt/slipway/samples"), Path("/app/models")
 FOREVER = 1 << 60
 PORT = 9000
 
@@ -20,6 +20,8 @@ def main() -> None:
     buckets.s3(store, key=os.environ["ACCESS_KEY"])
     for name, sample in (("hello", "hello"), ("cut", "hello"), ("hello-v2", "hello-v2"), ("failing", "hello")):
         fill(store, name, files_of(sample))
+    for folder in BROUGHT.glob("*"):
+        fill(store, folder.name, {path.name: path.read_bytes() for path in folder.iterdir()})
     fill(store, "slow", {"model.pt": bytes(1 << 20)})
     model = [entry(name, data) for name, data in files_of("hello").items()]
     store.files |= {
