@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 it could not be done, the last line on stderr says why; 2 
 import argparse
 import importlib.metadata
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -36,7 +37,17 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("simulate", help="replay traffic against the scaling decision, on a virtual clock")
     simulate.add_arguments(replay)
     replay.set_defaults(run=simulate.run)
+    # The model server's own: it knows torch, and nothing here does.
+    about = "make a model out of a module of yours, and look whether it answers alike (slipway-runtime export)"
+    exporting = commands.add_parser("export", help=about, add_help=False, prefix_chars="\0")
+    exporting.add_argument("words", nargs=argparse.REMAINDER)
+    exporting.set_defaults(run=_export)
     return parser
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    command = [sys.executable, "-m", "slipway_runtime", "export", *arguments.words]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 - a person's own words, without a shell
 
 
 def _version() -> str:

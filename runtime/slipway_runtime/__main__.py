@@ -1,4 +1,4 @@
-"""`slipway-runtime serve|check|bench`: the process around them, its exit code and its last words."""
+"""`slipway-runtime serve|check|bench|export`: the process around them, its exit code and its last words."""
 
 import logging
 import os
@@ -38,6 +38,10 @@ def _do(command: Command) -> None:
             from slipway_runtime.user_bench import bench  # noqa: PLC0415
 
             bench(command)
+        case "export" if command.export is not None:
+            from slipway_runtime.export import export  # noqa: PLC0415
+
+            export(command.export)
         case _ if command.settings.workers > 1:
             from slipway_runtime.workers.supervisor import supervise  # noqa: PLC0415
 

@@ -99,6 +99,12 @@ def _code(name: str) -> Callable[[Path], None]:
     return save
 
 
+def _iris(folder: Path) -> None:
+    """Made once, by xgboost on scikit-learn's flowers: where the samples are made there is no XGBoost."""
+    for name, file in (("iris.json", "model.json"), ("iris.yaml", "slipway.yaml")):
+        (folder / file).write_bytes((Path(__file__).parent / "sample_models" / name).read_bytes())
+
+
 def _cut_short(folder: Path) -> None:
     _scripted(lambda: Hello(1))(folder)
     whole = (folder / "model.pt").read_bytes()
@@ -172,6 +178,11 @@ SAMPLES: dict[str, tuple[str, dict[str, Any], Callable[[Path], None]]] = {
         "streams every number of IN after its DELAY in milliseconds; Python code, so --allow-code",
         _REPEAT,
         _code("repeat_int32"),
+    ),
+    "iris": (
+        "4 measures of a flower to the odds of 3 kinds (XGBoost); served by slipway-sklearn-xgboost",
+        {"max_batch_size": 64},
+        _iris,
     ),
     "slow": ("y = x after about 200 ms of work on one CPU", _XY, _scripted(Slow)),
     "broken-corrupt": ("a file that is cut in half", _XY, _cut_short),

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from slipway_runtime import __version__
+from slipway_runtime import __version__, export_options
 from slipway_runtime.errors import BadConfig
+from slipway_runtime.export_options import ExportOptions
 from slipway_runtime.models.formats import FORMATS, MLFLOW
 from slipway_runtime.readers import flag, name, one_of, seconds, weights, whole, words
 from slipway_runtime.reserved import ordered
@@ -214,7 +215,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is to be done: "serve", "check" or "bench"; the last two have a few words more."""
+    """What is to be done: "serve", "check", "bench" or "export"; all but the first have words of their own."""
 
     name: str
     settings: Settings
@@ -224,6 +225,7 @@ class Command:
     max_batch: int = 0
     compile: bool = True
     output: str = ""
+    export: ExportOptions | None = None
 
 
 # Of the settings, those that say how one model is loaded.
@@ -253,6 +255,8 @@ def read_command(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> Co
     if unknown:
         hint = "" if unknown[0].startswith("-") else "name a model by --model; "
         raise BadConfig(f"unknown argument '{unknown[0]}'; {hint}'slipway-runtime {name} --help' lists what there is")
+    if name == "export":
+        return Command(name, _settings(given, env, (), _ASIDE), export=export_options.read(given))
     if name == "serve":
         return Command(name, _checked(_settings(given, env, OPTIONS)))
     settings = _settings(given, env, OF_ONE_MODEL, {**_ASIDE, "model": given["MODEL"]})
@@ -293,6 +297,8 @@ def _parser() -> Parser:
         command.add_argument("--json", action="store_true", help="print JSON, for machines")
     for option in (_SECONDS, _MAX_BATCH, _COMPILE, _OUTPUT):
         _add(bench, option.flag.strip("-").replace("-", "_"), option)
+    about = "make a model out of a module of yours, and look whether it answers alike"
+    export_options.add_arguments(_subcommand(commands, "export", about, "[options] MODULE:NAME FOLDER"))
     return parser
 
 

@@ -312,6 +312,13 @@ def numbers_of(tensor: Tensor) -> Array:
     return tensor.data
 
 
+def plain_values(flat: Array) -> list[Any]:
+    """Values for people and JSON: of a float32 the digits that it has, 5.1 and not 5.099999904632568."""
+    if flat.dtype.kind == "f":
+        return [float(str(value)) for value in flat]
+    return [value.decode() if isinstance(value, bytes) else value for value in flat.tolist()]
+
+
 def bytes_of(tensor: Tensor) -> Buffer:
     """The bytes of a tensor as the wire has them; many bytes in order are not copied."""
     data = tensor.data

@@ -76,11 +76,12 @@ def _with_inputs(artifact: Artifact, inputs: Sequence[str]) -> ModelConfig:
     if config.inputs:
         names = [spec.name for spec in config.inputs]
         raise BadConfig(f"--input is given, but the config of '{artifact.path}' names the inputs already: {names}")
-    specs = tuple(_spec(text) for text in inputs)
+    specs = tuple(spec_of(text) for text in inputs)
     return replace(config, inputs=specs, max_batch=config.max_batch or TRIED_BATCH)
 
 
-def _spec(text: str) -> TensorSpec:
+def spec_of(text: str) -> TensorSpec:
+    """Of NAME:DATATYPE:DIMS, with the batch. Raises BadConfig."""
     name, datatype, dims = (*text.rsplit(":", 2), "", "")[:3]
     sizes = dims.split("x") if dims else []
     if not name or datatype not in DATATYPES or not all(size.isdecimal() and int(size) for size in sizes):

@@ -153,9 +153,7 @@ def load(artifact: Artifact, options: LoadOptions) -> LoadedModel:
     elif artifact.format == "ensemble":
         raise BadModel(f"model '{artifact.default_name}' is an ensemble, which has nothing to load")
     else:
-        from slipway_runtime.models.torch_load import load_torch  # noqa: PLC0415 - torch takes seconds
-
-        model = load_torch(artifact, own, devices, options)
+        model = _torch(artifact, own, devices, options)
     if (batching := artifact.config.sequence_batching) and batching.controls:
         batched = artifact.config.max_batch > 0
         model.runners[:] = [WithControls(runner, batching.controls, batched=batched) for runner in model.runners]
@@ -289,6 +287,17 @@ def _together(shard: Shard | None) -> dict[str, Any]:
     from slipway_runtime.models.ranks import group  # noqa: PLC0415 - imports torch
 
     return {"rank": shard.rank, "world_size": len(shard.devices), "group": group()}
+
+
+def _torch(artifact: Artifact, own: Options, devices: list[str], options: LoadOptions) -> LoadedModel:
+    try:
+        from slipway_runtime.models.torch_load import load_torch  # noqa: PLC0415 - torch takes seconds
+    except ModuleNotFoundError as exc:
+        raise BadConfig(
+            f"model file '{artifact.path}' is {artifact.format}, but {exc.name} is not installed; use a runtime that "
+            "has it, such as slipway-pytorch"
+        ) from exc
+    return load_torch(artifact, own, devices, options)
 
 
 def _onnx(artifact: Artifact, own: Options, devices: list[str], threads: int) -> LoadedModel:

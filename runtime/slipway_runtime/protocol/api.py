@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from slipway_runtime import __version__
 from slipway_runtime.engine.endpoint import awaited
 from slipway_runtime.errors import RequestError
-from slipway_runtime.tensors import BINARY_ONLY, Array, InferRequest, InferResponse, Metadata, TensorSpec
+from slipway_runtime.tensors import BINARY_ONLY, InferRequest, InferResponse, Metadata, TensorSpec, plain_values
 
 Done = Callable[[InferResponse | RequestError], None]
 JsonObject = dict[str, Any]
@@ -149,17 +149,10 @@ def example_request(metadata: Metadata) -> JsonObject | None:
                 "name": spec.name,
                 "datatype": spec.datatype,
                 "shape": list(array.shape),
-                "data": _plain(array.reshape(-1)),
+                "data": plain_values(array.reshape(-1)),
             }
         )
     return {"inputs": inputs}
-
-
-def _plain(flat: Array) -> list[Any]:
-    """Values for JSON; a float32 with the digits that it has, 5.1 and not 5.099999904632568."""
-    if flat.dtype.kind == "f":
-        return [float(str(value)) for value in flat]
-    return [value.decode() if isinstance(value, bytes) else value for value in flat.tolist()]
 
 
 def _tensor_metadata(spec: TensorSpec) -> JsonObject:
