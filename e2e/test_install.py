@@ -108,9 +108,9 @@ def test_an_upgrade_replaces_operator_and_gateways_and_loses_no_request(
 def new_certificate(site: Site, folder: Path, host: str) -> Path:
     """One that nobody but this test trusts, in the Secret of the gateways."""
     key, certificate = folder / "key.pem", folder / f"{secrets.token_hex(4)}.pem"
-    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}")
-    command += ("-addext", f"subjectAltName=DNS:{host}", "-keyout", str(key), "-out", str(certificate))
-    subprocess.run(command, check=True, capture_output=True)
+    asked = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}")
+    told = ("-addext", f"subjectAltName=DNS:{host}", "-keyout", str(key), "-out", str(certificate))
+    subprocess.run(asked + told, check=True, capture_output=True)
     front = secret(FRONT, **{"tls.crt": certificate.read_text(), "tls.key": key.read_text()})
     site.apply(front | {"type": "kubernetes.io/tls"}, namespace=NAMESPACE)
     return certificate
