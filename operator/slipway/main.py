@@ -39,9 +39,10 @@ from slipway.control.scaling import Scaler, Sources
 from slipway.control.trials import Comparisons, Trials
 from slipway.control.worker import Workers
 from slipway.control.workqueue import Lane, WorkQueue
-from slipway.decide import fetching, placement
+from slipway.decide import fetching, network, placement
 from slipway.decide.fetching import Fetching
 from slipway.decide.hosts import Domains
+from slipway.decide.network import Network
 from slipway.decide.types import Config, Entrance, Rule
 from slipway.edge import handlers, probes
 from slipway.edge.conflicts import Conflicts
@@ -82,6 +83,8 @@ class Settings:
     fetcher_image: str
     fetching: Fetching
     placement: tuple[Rule, ...]
+    service_accounts: frozenset[str]
+    network: Network | None
     entrance: Entrance
     gateways: Place
     gateway_silent_s: float
@@ -116,6 +119,8 @@ class Settings:
             fetcher_image=env.get("SLIPWAY_FETCHER_IMAGE", ""),
             fetching=read("SLIPWAY_FETCH", "", fetching.parse),
             placement=read("SLIPWAY_PLACEMENT", "", placement.parse),
+            network=read("SLIPWAY_MODEL_NETWORK", "", network.parse),
+            service_accounts=frozenset(_words(env.get("SLIPWAY_MODEL_SERVICE_ACCOUNTS", ""))),
             entrance=Entrance(
                 address=f"{gateways.service}.{gateways.namespace}.svc.{domains.cluster}",
                 domains=domains,
@@ -131,7 +136,7 @@ class Settings:
                 duration_s=read("SLIPWAY_LEASE_DURATION_S", "15", _seconds),
             ),
             scope=Scope(
-                namespaces=tuple(filter(None, map(str.strip, env.get("SLIPWAY_WATCH_NAMESPACES", "").split(",")))),
+                namespaces=_words(env.get("SLIPWAY_WATCH_NAMESPACES", "")),
                 cluster_runtimes=read("SLIPWAY_CLUSTER_RUNTIMES", "true", _FLAG.__getitem__),
             ),
             workers=read("SLIPWAY_WORKERS", "24", _count),
@@ -143,6 +148,10 @@ class Settings:
 
 
 _FLAG = {"true": True, "false": False}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def _count(text: str) -> int:
@@ -229,7 +238,14 @@ class Operator:
             comparisons=Comparisons(
                 Judging(self._gateways, self._readings, self.metrics.releases), Trials(self._gateways, self._readings)
             ),
-            config=Config(settings.fetcher_image, settings.entrance, settings.fetching, settings.placement),
+            config=Config(
+                settings.fetcher_image,
+                settings.entrance,
+                settings.fetching,
+                settings.placement,
+                settings.service_accounts,
+                settings.network,
+            ),
             scaling=self._scaler,
         )
         self._workers = Workers(self._queue, self._cache, reconcile, self.metrics)

@@ -12,6 +12,7 @@ from slipway.control.judging import Judging
 from slipway.control.reconcile import Clocks, Demands, Reconciler
 from slipway.control.trials import Comparisons, Trials
 from slipway.decide.demand import Demand
+from slipway.decide.network import Network
 from slipway.decide.release import Reading
 from slipway.decide.types import Config
 from slipway.kube.errors import KubeError
@@ -21,6 +22,7 @@ from slipway.kube.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
     INFERENCE_SERVICE,
+    NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -34,12 +36,17 @@ from tests.fake.store import Store
 T = TypeVar("T")
 KEY: Key = ("team", "hello")
 IMAGE = "slipway/runtime:1"
+NETWORK = Network(
+    ingress=({"from": [{"podSelector": {"matchLabels": {"app": "gateway"}}}], "ports": [{"port": "http"}]},),
+    egress=({"ports": [{"port": 443, "protocol": "TCP"}]},),
+)
 WATCHED = (
     INFERENCE_SERVICE,
     CLUSTER_SERVING_RUNTIME,
     DEPLOYMENT,
     SERVICE,
     POD_DISRUPTION_BUDGET,
+    NETWORK_POLICY,
     CONTROLLER_REVISION,
     POD,
     ENDPOINT_SLICE,
@@ -153,7 +160,7 @@ class World:
         self.demanded = Demanded()
         self.scaling: Demands = self.demanded
         self.skew = timedelta()
-        self.config = Config(fetcher_image=IMAGE)
+        self.config = Config(fetcher_image=IMAGE, network=NETWORK)
         self.store.create(CLUSTER_SERVING_RUNTIME, runtime(), manager="helm")
         self.store.watch(self._deliver)
         self.restart()
@@ -241,7 +248,7 @@ class World:
 
     def picture(self) -> dict[str, Any]:
         """Everything that counts for "the same end state": names, specs, and the status without its times."""
-        kinds = (CONTROLLER_REVISION, DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)
+        kinds = (CONTROLLER_REVISION, DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
         children = {
             (kind.kind, m["metadata"]["name"]): (_stable_spec(m), m.get("data"), m["metadata"]["labels"])
             for kind in kinds

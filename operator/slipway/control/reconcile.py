@@ -42,6 +42,7 @@ from slipway.kube.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
     INFERENCE_SERVICE,
+    NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -51,7 +52,8 @@ from slipway.kube.kinds import (
 log = logging.getLogger(__name__)
 
 KINDS: dict[str, Kind] = {
-    kind.kind: kind for kind in (CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, POD_DISRUPTION_BUDGET, SERVICE)
+    kind.kind: kind
+    for kind in (CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, SERVICE)
 }
 REPLANS = 4
 """Plans per reconcile: each answer that changes what is known (a foreign name, a refused object) is decided on anew."""
@@ -166,6 +168,7 @@ class Reconciler:
             deployments=self._owned(key, DEPLOYMENT, service),
             services=self._owned(key, SERVICE, service),
             budgets=self._owned(key, POD_DISRUPTION_BUDGET, service),
+            policies=self._owned(key, NETWORK_POLICY, service),
             pods=tuple(self._cache.owned(key, POD)),
             slices=tuple(self._cache.owned(key, ENDPOINT_SLICE)),
             runtimes=tuple(self._cache.runtimes(key[0])),

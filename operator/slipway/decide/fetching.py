@@ -14,6 +14,8 @@ from slipway.api.storage import Storage
 from slipway.decide.drift import quantity
 from slipway.decide.storage import MOUNT, REMOTE
 
+PROGRESS, PROGRESS_PORT = "progress", 8098
+"""Where a fetcher tells how far it is (`slipway_runtime.fetch.progress`)."""
 CA_VOLUME, CA_PATH = "ca", "/etc/slipway/ca"
 KEYS: Mapping[str, tuple[str, ...]] = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
@@ -101,7 +103,12 @@ def container(uri: str, storage: Storage | None, image: str, fetching: Fetching)
     }
     if is_remote(uri):
         told = storage or Storage()
-        made["env"] = [{"name": "SLIPWAY_FETCH", "value": _settings(told, fetching)}, *_secrets(uri, told)]
+        made["env"] = [
+            {"name": "SLIPWAY_FETCH", "value": _settings(told, fetching)},
+            {"name": "SLIPWAY_FETCH_PROGRESS_PORT", "value": str(PROGRESS_PORT)},
+            *_secrets(uri, told),
+        ]
+        made["ports"] = [{"name": PROGRESS, "containerPort": PROGRESS_PORT, "protocol": "TCP"}]
         if fetching.ca_config_map:
             made["volumeMounts"].append({"name": CA_VOLUME, "mountPath": CA_PATH, "readOnly": True})
     return made

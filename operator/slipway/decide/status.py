@@ -89,7 +89,9 @@ def retold(service: Manifest, now: datetime) -> Iterator[Event]:
 
 
 def drift_event(body: Manifest) -> Event:
-    note = f"{body['kind']} {body['metadata']['name']} was edited by somebody else; put right"
+    # The rules of a policy are the installation's, which may have changed.
+    cause = "has other rules than the installation" if body["kind"] == "NetworkPolicy" else "was edited by somebody else"
+    note = f"{body['kind']} {body['metadata']['name']} {cause}; put right"
     return Event(Reason.DRIFT_REPAIRED, note)
 
 

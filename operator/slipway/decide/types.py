@@ -9,6 +9,7 @@ from slipway.api.v1alpha1 import Toleration
 from slipway.decide.demand import Demand
 from slipway.decide.fetching import Fetching
 from slipway.decide.hosts import Claim, Domains
+from slipway.decide.network import Network
 from slipway.decide.release import Reading, Window
 
 
@@ -42,6 +43,10 @@ class Config:
     fetching: Fetching = field(default_factory=Fetching)
     placement: tuple[Rule, ...] = ()
     """The first that fits counts."""
+    service_accounts: frozenset[str] = frozenset()
+    """That pods may run under: NAME or NAMESPACE/NAME."""
+    network: Network | None = None
+    """What the pods of models may reach and who may reach them; None: Slipway makes no NetworkPolicy."""
     drain_s: float = 5.0
     """How long a revision keeps its pods after the last gateway left it: a request may be on its way there still."""
     revision_history_limit: int = 10
@@ -80,6 +85,8 @@ class Observed:
     deployments: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     budgets: tuple[Manifest, ...] = ()
+    policies: tuple[Manifest, ...] = ()
+    """NetworkPolicies."""
     pods: tuple[Manifest, ...] = ()
     slices: tuple[Manifest, ...] = ()
     """EndpointSlices of the revisions' Services, as the cache keeps them: `ready` has the names of ready pods."""
