@@ -63,7 +63,7 @@ def test_who_dawdles_keeps_others_waiting_for_a_moment_only() -> None:
     progress = Progress("s3://m", None, 1)
     progress.add(5)
     board.show(progress)
-    with board.at(0) as port, socket.create_connection(("", port)), socket.create_connection(("", port)):
+    with board.at(0) as port, socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
         assert ask(port)["done"] == 5
         assert ask(port)["total"] is None
 
