@@ -30,11 +30,12 @@ import uvloop
 
 from slipway.api.manifest import Key
 from slipway.control import log as logs
+from slipway.control import reconcile
 from slipway.control.cache import Cache
+from slipway.control.downloads import Downloads
 from slipway.control.events import Events
 from slipway.control.judging import Judging
 from slipway.control.metrics import Metrics
-from slipway.control.reconcile import Reconciler
 from slipway.control.scaling import Scaler, Sources
 from slipway.control.trials import Comparisons, Trials
 from slipway.control.worker import Workers
@@ -71,6 +72,8 @@ _NEWS_END_S = 5.0
 _FLUSH_S = 2.0
 _LAST_RESORT_S = 25.0
 """From the end of the first part to the end of the process, whatever the others do."""
+_DOWNLOAD_MAX = 4096
+"""Bytes in which a fetcher tells how far it is."""
 _MANY = 50
 """Services that news of gateways may concern at once without waiting behind what people ask for."""
 _T = TypeVar("_T")
@@ -230,11 +233,12 @@ class Operator:
         self._wakes = WakeWatch(
             plain, settings.gateways.report_port, self._gateways.pods, self._gateways.hold, self._scaler.wake
         )
-        reconcile = Reconciler(
+        self._downloads = Downloads(self._cache, PodAsker(pods, "/", _DOWNLOAD_MAX), self._queue.add)
+        reconciler = reconcile.Reconciler(
             kube=self._kube,
             cache=self._cache,
             events=self._events,
-            signals=self._gateways,
+            sources=reconcile.Sources(self._gateways, self._scaler, self._downloads),
             comparisons=Comparisons(
                 Judging(self._gateways, self._readings, self.metrics.releases), Trials(self._gateways, self._readings)
             ),
@@ -246,9 +250,8 @@ class Operator:
                 settings.service_accounts,
                 settings.network,
             ),
-            scaling=self._scaler,
         )
-        self._workers = Workers(self._queue, self._cache, reconcile, self.metrics)
+        self._workers = Workers(self._queue, self._cache, reconciler, self.metrics)
         self._streams = Streams(unfenced, settings.scope, self._cache, self._queue, self.metrics)
         self._sweep = Sweep(self._kube, settings.scope, self._cache, self._queue)
         self._handlers = handlers.registry(settings.scope, self._cache, self._queue, self.metrics)
@@ -294,6 +297,7 @@ class Operator:
                     start("watch of the gateways", self._gateway_watch.run()),
                     start("questions to Prometheus", self._readings.run()),
                     start("questions to pods", self._pods.run()),
+                    start("questions to fetchers", self._downloads.run()),
                     start("other autoscalers", self._conflicts.run()),
                     start("wakes", self._wakes.run()),
                     start("scaling", self._scaler.run()),

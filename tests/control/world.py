@@ -9,12 +9,12 @@ from slipway.api.manifest import Key, Manifest
 from slipway.api.names import API_VERSION
 from slipway.control.cache import Cache
 from slipway.control.judging import Judging
-from slipway.control.reconcile import Clocks, Demands, Reconciler
+from slipway.control.reconcile import Clocks, Demands, Reconciler, Sources
 from slipway.control.trials import Comparisons, Trials
 from slipway.decide.demand import Demand
 from slipway.decide.network import Network
 from slipway.decide.release import Reading
-from slipway.decide.types import Config
+from slipway.decide.types import Config, Fetched
 from slipway.kube.errors import KubeError
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
@@ -149,6 +149,16 @@ class Demanded:
         return self.others
 
 
+class Downloading:
+    """What pods say of their downloads, as a test has it."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, Fetched] = {}
+
+    def of(self, _key: Key) -> Mapping[str, Fetched]:
+        return self.pods
+
+
 class World:
     """`operate` runs the operator until it has nothing more to do; `settle` lets the rest of the cluster catch up."""
 
@@ -160,6 +170,7 @@ class World:
         self.demanded = Demanded()
         self.scaling: Demands = self.demanded
         self.skew = timedelta()
+        self.downloads = Downloading()
         self.config = Config(fetcher_image=IMAGE, network=NETWORK)
         self.store.create(CLUSTER_SERVING_RUNTIME, runtime(), manager="helm")
         self.store.watch(self._deliver)
@@ -176,8 +187,7 @@ class World:
             kube=self.kube,
             cache=self.cache,
             events=self.recorder,
-            signals=self.gateways,
-            scaling=self.scaling,
+            sources=Sources(self.gateways, self.scaling, self.downloads),
             comparisons=Comparisons(Judging(self.gateways, self.metrics), Trials(self.gateways, self.metrics)),
             config=self.config,
             clocks=Clocks(lambda: self.store.now + self.skew, self._elapsed_s),

@@ -28,6 +28,7 @@ from slipway.decide.types import (
     Create,
     Delete,
     Event,
+    Fetched,
     GatewayView,
     Observed,
     Plan,
@@ -86,6 +87,21 @@ class Demands(Protocol):
         ...
 
 
+class Downloads(Protocol):
+    def of(self, key: Key) -> Mapping[str, Fetched]:
+        """Pod -> how far the fetch of its model is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Who says what the cache does not have."""
+
+    signals: Signals
+    scaling: Demands
+    downloads: Downloads
+
+
 class Events(Protocol):
     def record(self, regarding: Manifest, type_: str, reason: str, note: str, action: str, *, at: str = "") -> None: ...
 
@@ -126,15 +142,15 @@ class Reconciler:
         kube: Kube,
         cache: Cache,
         events: Events,
-        signals: Signals,
-        scaling: Demands,
+        sources: Sources,
         comparisons: Comparisons,
         config: Config,
         clocks: Clocks | None = None,
     ) -> None:
         self._kube, self._cache, self._events, self._config = kube, cache, events, config
         self._judging, self._trials = comparisons.releases, comparisons.experiments
-        self._signals, self._scaling, clocks = signals, scaling, clocks or Clocks()
+        self._signals, self._scaling, self._downloads = sources.signals, sources.scaling, sources.downloads
+        clocks = clocks or Clocks()
         self._clock, self._monotonic = clocks.wall, clocks.monotonic
         self._notes: dict[Key, Notes] = {}
 
@@ -186,6 +202,7 @@ class Reconciler:
             demand=self._scaling.demand(key),
             loads=self._scaling.loads(key),
             autoscalers=self._scaling.autoscalers(key),
+            downloads=self._downloads.of(key),
             rivals=tuple(map(_claim, self._cache.rivals(key))),
             is_preview_taken=self._cache.service((key[0], key[1] + PREVIEW)) is not None,
         )

@@ -26,8 +26,8 @@ def refusal(predictor: Predictor, namespace: str, allowed: Collection[str]) -> R
         return None
     return Refusal(
         Reason.SERVICE_ACCOUNT_REFUSED,
-        f"spec.predictor.serviceAccountName: models may not run as ServiceAccount {name} of namespace {namespace}; leave "
-        "it out, or have an administrator allow it (modelServiceAccounts of the chart)",
+        f"spec.predictor.serviceAccountName: models may not run as ServiceAccount {name} of namespace {namespace}; "
+        "leave it out, or have an administrator allow it (modelServiceAccounts of the chart)",
     )
 
 

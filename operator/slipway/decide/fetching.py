@@ -14,8 +14,9 @@ from slipway.api.storage import Storage
 from slipway.decide.drift import quantity
 from slipway.decide.storage import MOUNT, REMOTE
 
+FETCHER = "fetch"
 PROGRESS, PROGRESS_PORT = "progress", 8098
-"""Where a fetcher tells how far it is (`slipway_runtime.fetch.progress`)."""
+"""Where a fetcher tells how far it is (`slipway_runtime.fetch.board`)."""
 CA_VOLUME, CA_PATH = "ca", "/etc/slipway/ca"
 KEYS: Mapping[str, tuple[str, ...]] = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
@@ -93,7 +94,7 @@ def is_remote(uri: str) -> bool:
 def container(uri: str, storage: Storage | None, image: str, fetching: Fetching) -> Manifest:
     """Without what is common to all containers of a pod."""
     made: Manifest = {
-        "name": "fetch",
+        "name": FETCHER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "slipway_runtime.fetch"],

@@ -76,6 +76,18 @@ class GatewayView:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a pod last said of the model that it fetches."""
+
+    done: int
+    """Bytes."""
+    total: int | None
+    """None: it does not know."""
+    per_second: int
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One service and everything that belongs to it. Children are owned by this very object (uid), order is free."""
 
@@ -120,6 +132,8 @@ class Observed:
     """Pod -> requests that it works on or has queued, as far as is known; who goes when there are fewer replicas."""
     autoscalers: Mapping[str, str] = field(default_factory=dict)
     """Deployment -> who else scales it, such as HorizontalPodAutoscaler ns/x: its replicas are left to that one."""
+    downloads: Mapping[str, Fetched] = field(default_factory=dict)
+    """Pod that fetches its model -> how far it is; absent: not known."""
     rivals: tuple[Claim, ...] = ()
     """Other services whose host outside may be the same."""
     is_preview_taken: bool = False

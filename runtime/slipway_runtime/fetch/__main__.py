@@ -54,7 +54,7 @@ def _fetched(args: argparse.Namespace, env: Mapping[str, str]) -> str:
 
     board = Board()
     with board.at(args.progress_port) if args.progress_port is not None else nullcontext():
-        done = fetch(uri, source, args.dest, settings, Credentials(env), board)
+        done = fetch(uri, source, args.dest, settings, Credentials(env), board=board)
     if done.was_there:
         return f"{uri}: is in {args.dest} already"
     return f"{uri}: {size(done.bytes)} fetched to {args.dest}"

@@ -38,7 +38,7 @@ class Fetched:
 
 
 def fetch(
-    uri: str, source: Remote, dest: Path, settings: Settings, credentials: Credentials, board: Board
+    uri: str, source: Remote, dest: Path, settings: Settings, credentials: Credentials, *, board: Board
 ) -> Fetched:
     """Bring the model to `dest`, and show on the way how far it is.
 

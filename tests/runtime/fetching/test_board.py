@@ -17,7 +17,7 @@ FILES = {"a.pt": b"a" * 30_000, "b.pt": b"b" * 70_000}
 
 
 def ask(port: int) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
 
@@ -63,7 +63,11 @@ def test_who_dawdles_keeps_others_waiting_for_a_moment_only() -> None:
     progress = Progress("s3://m", None, 1)
     progress.add(5)
     board.show(progress)
-    with board.at(0) as port, socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
+    with (
+        board.at(0) as port,
+        socket.create_connection(("127.0.0.1", port)),
+        socket.create_connection(("127.0.0.1", port)),
+    ):
         assert ask(port)["done"] == 5
         assert ask(port)["total"] is None
 
