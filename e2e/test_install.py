@@ -1,20 +1,27 @@
 """Helm installs, upgrades, removes and installs again; models do not notice, and nothing is left behind."""
 
 import json
+import os
 import secrets
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from e2e.cluster import GATEWAY
 from e2e.support import team as teams
 from e2e.support.api import ApiError, Manifest
 from e2e.support.installation import ACCOUNT, CRDS, NAMESPACE, RELEASE, Installation, name
-from e2e.support.manifests import service
+from e2e.support.manifests import secret, service
 from e2e.support.site import Site
 from e2e.support.team import Team
 from e2e.support.wait import until
 
 OWN = {"kube-root-ca.crt", "default"}
 """What Kubernetes itself puts into every namespace."""
+FULL = bool(os.environ.get("SLIPWAY_FULL"))
+FRONT = "front"
+"""The Secret with the gateways' certificate."""
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +81,48 @@ def test_the_operator_may_do_what_it_must_and_no_more(
     assert answer["status"]["allowed"] is allowed
 
 
-def test_an_upgrade_replaces_operator_and_gateways_and_loses_no_request(slipway: Installation, kept: Team) -> None:
+def test_an_upgrade_replaces_operator_and_gateways_and_loses_no_request(
+    slipway: Installation, kept: Team, tmp_path: Path
+) -> None:
+    """To gateways with a certificate, and with an Envoy from an image that the administrator names."""
     lives, gateways = kept.lives("kept"), {name(pod) for pod in slipway.gateways()}
+    certificate = new_certificate(slipway.site, tmp_path, f"kept.{kept.name}")
+    envoy = (f"gateway.envoyImage.repository=slipway/{GATEWAY.name}", f"gateway.envoyImage.tag={GATEWAY.tag}")
+    changed = ("replicas=1", "workers=4", "gateway.maxConnections=9000", f"gateway.tls.secretName={FRONT}", *envoy)
     with kept.traffic("kept") as flow:
-        slipway.upgrade("--set", "replicas=1", "--set", "workers=4", "--set", "gateway.maxConnections=9000")
+        slipway.upgrade(*(argument for value in changed for argument in ("--set", value)))
         until("one operator is left", slipway.is_well, within_s=90, seen=slipway.seen)
         assert not gateways & {name(pod) for pod in slipway.gateways()}
         flow.wait_answered(100)
     flow.assert_unharmed()
     assert kept.lives("kept") == lives
+    if slipway.site.is_local:
+        assert by_tls(slipway, kept, certificate) == "2 200"
+        if FULL:  # the kubelet takes a minute or two to bring a Secret's news into a pod
+            renewed = new_certificate(slipway.site, tmp_path, f"kept.{kept.name}")
+            until("the renewed one is shown", lambda: by_tls(slipway, kept, renewed) == "2 200", within_s=240)
+            assert by_tls(slipway, kept, certificate) == "0 000"
+    slipway.site.kubectl("--namespace", NAMESPACE, "delete", "secret", FRONT)
+
+
+def new_certificate(site: Site, folder: Path, host: str) -> Path:
+    """One that nobody but this test trusts, in the Secret of the gateways."""
+    key, certificate = folder / "key.pem", folder / f"{secrets.token_hex(4)}.pem"
+    asked = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}")
+    told = ("-addext", f"subjectAltName=DNS:{host}", "-keyout", str(key), "-out", str(certificate))
+    subprocess.run(asked + told, check=True, capture_output=True)
+    front = secret(FRONT, **{"tls.crt": certificate.read_text(), "tls.key": key.read_text()})
+    site.apply(front | {"type": "kubernetes.io/tls"}, namespace=NAMESPACE)
+    return certificate
+
+
+def by_tls(slipway: Installation, team: Team, certificate: Path) -> str:
+    """Version of HTTP and status of an answer on port 443; 0 and 000 where the certificate is not the gateway's."""
+    host = f"kept.{team.name}"
+    there = ("--connect-to", f"{host}:443:{slipway.gateway_address()}:443", "--cacert", str(certificate))
+    told = ("--silent", "--output", "/dev/null", "--write-out", "%{http_version} %{http_code}", "--max-time", "10")
+    argv = ("curl", *there, *told, f"https://{host}/v2/health/ready")
+    return subprocess.run(argv, check=False, capture_output=True, text=True).stdout
 
 
 def test_uninstall_and_reinstall_reach_no_model(slipway: Installation, kept: Team, team: Team) -> None:
