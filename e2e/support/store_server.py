@@ -21,6 +21,7 @@ def main() -> None:
     for name, sample in (("hello", "hello"), ("cut", "hello"), ("hello-v2", "hello-v2"), ("failing", "hello")):
         fill(store, name, files_of(sample))
     fill(store, "slow", {"model.pt": bytes(1 << 20)})
+    fill(store, "steady", {"model.pt": bytes(8 << 20)})
     model = [entry(name, data) for name, data in files_of("hello").items()]
     store.files |= {
         "/models/packed.tar.gz": gz(tar(*model)),
@@ -31,6 +32,7 @@ def main() -> None:
         Fault(cut_after=1000, when=gets("cut"), times=3),
         Fault(status=503, when=gets("failing"), times=FOREVER),
         Fault(bytes_per_second=1000, when=gets("slow"), times=FOREVER),
+        Fault(bytes_per_second=100_000, when=gets("steady"), times=FOREVER),
     ]
     with serving(store, at=("0.0.0.0", PORT)):  # noqa: S104 - a pod's own
         signal.pause()
