@@ -1,4 +1,4 @@
-"""Models from a store: they answer, or their owner is told why within seconds; and who sees the keys.
+"""Models from a store: they answer, or their owner is told why within seconds; who sees the keys, and who the pods are.
 
 All services are started before the first scenario looks, a few at a time: most of their time is waiting, and more pods
 that start at once than the node has processors for keep the operator from telling anything.
@@ -43,6 +43,8 @@ class Case:
 
 
 READER = {"secretName": "reader"}
+ALLOWED = "cloud-reader"
+"""A ServiceAccount that the administrator lets models run under."""
 WELL = {"from-s3": "s3://models/hello", "one-archive": "s3://models/packed.tar.gz", "cut-off": "s3://models/cut/"}
 BROKEN = (
     Case("stranger", "s3://models/hello", {"secretName": "stranger"}, "AccessDenied", ("Secret 'stranger'",)),
@@ -93,7 +95,9 @@ def from_store(store: Store, name: str, uri: str, storage: dict[str, Any]) -> Ma
 
 @pytest.fixture(scope="module")
 def ward(shared_slipway: Installation, shared_team: Team) -> Iterator[Ward]:
-    shared_slipway.upgrade("--set", f"fetch.policy.insideHosts={{{stores.INSIDE}}}")
+    told = (f"fetch.policy.insideHosts={{{stores.INSIDE}}}", f"modelServiceAccounts={{{ALLOWED}}}")
+    policies = ("networkPolicy.models.enabled=true",)
+    shared_slipway.upgrade(*(argument for value in told + policies for argument in ("--set", value)))
     store = stores.start(shared_team)
     with ExitStack() as stack:
         pods = stack.enter_context(recorded(shared_team.site.api, "pods", shared_team.name))
@@ -108,6 +112,7 @@ def ward(shared_slipway: Installation, shared_team: Team) -> Iterator[Ward]:
                 until(f"a fetch of {case.name} failed", partial(first_failure, pods, case.name), within_s=120)
         yield Ward(store, pods)
     shared_slipway.upgrade()
+    until("no NetworkPolicy is left", lambda: not shared_team.names("networkpolicies"), within_s=60)
 
 
 @pytest.mark.parametrize("name", WELL)
@@ -154,6 +159,49 @@ def first_failure(pods: History, name: str) -> float | None:
 def started(pod: Manifest) -> bool:
     """Whether its server has ever begun."""
     return any("running" in each.get("state", {}) for each in pod.get("status", {}).get("containerStatuses", []))
+
+
+def test_how_far_a_download_is_can_be_read_in_the_status(ward: Ward) -> None:
+    team = ward.team
+    team.apply(from_store(ward.store, "far", "s3://models/steady/", READER))
+
+    def download() -> Manifest | None:
+        found = [revision.get("download") for revision in team.status("far").get("revisions", [])]
+        return found[0] if found else None
+
+    told = until("the status tells of the download", download, within_s=90, seen=lambda: team.digest("far"))
+    assert 0 <= told["percent"] < 100
+    assert told["mibPerSecond"] >= 0
+    assert "MiB/s" in team.condition("far", "ModelLoaded")["message"]
+    team.delete_service("far")
+
+
+def test_the_pods_of_each_service_have_the_network_that_the_administrator_says(ward: Ward) -> None:
+    """The local cluster enforces none: what is looked at is the policy that a cluster which does would follow."""
+    team, name = ward.team, "from-s3"
+    spec = team.must_get("networkpolicies", name)["spec"]
+    assert spec["podSelector"] == {"matchLabels": {LABEL_SERVICE: name}}
+    assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in spec["egress"]] == [[53, 53], [443]]
+    assert all(rule["from"] for rule in spec["ingress"]), "nobody but those who are named"
+
+
+def test_a_model_runs_under_an_allowed_serviceaccount_without_a_token_of_it(ward: Ward) -> None:
+    team = ward.team
+    team.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ALLOWED}})
+    for name, account in (("known", ALLOWED), ("unknown", "builder")):
+        made = service(name)
+        made["spec"]["predictor"]["serviceAccountName"] = account
+        team.apply(made)
+    told = team.wait("unknown", "Accepted", "False", reason="ServiceAccountRefused")
+    assert "may not run as ServiceAccount builder" in told["message"]
+    assert team.pods("unknown") == []
+    team.wait_settled("known")
+    [pod] = team.pods("known")
+    assert pod["spec"]["serviceAccountName"] == ALLOWED
+    assert [one for one in pod["spec"]["volumes"] if "projected" in one or "secret" in one] == []
+    for name in ("known", "unknown"):
+        team.delete_service(name)
 
 
 def test_keys_are_seen_by_the_fetcher_alone(ward: Ward) -> None:

@@ -23,6 +23,7 @@ def main() -> None:
     for folder in BROUGHT.glob("*"):
         fill(store, folder.name, {path.name: path.read_bytes() for path in folder.iterdir()})
     fill(store, "slow", {"model.pt": bytes(1 << 20)})
+    fill(store, "steady", {"model.pt": bytes(8 << 20)})
     model = [entry(name, data) for name, data in files_of("hello").items()]
     store.files |= {
         "/models/packed.tar.gz": gz(tar(*model)),
@@ -33,6 +34,7 @@ def main() -> None:
         Fault(cut_after=1000, when=gets("cut"), times=3),
         Fault(status=503, when=gets("failing"), times=FOREVER),
         Fault(bytes_per_second=1000, when=gets("slow"), times=FOREVER),
+        Fault(bytes_per_second=100_000, when=gets("steady"), times=FOREVER),
     ]
     with serving(store, at=("0.0.0.0", PORT)):  # noqa: S104 - a pod's own
         signal.pause()

@@ -16,7 +16,7 @@ MARK = "slipway.dev/e2e"
 """Label of the namespaces that scenarios make, so that a run that was killed can be cleaned up after."""
 READY_S = 90
 """A model takes 4 s to load alone, and a dozen of them may load at once on two cores."""
-CHILDREN = ("deployments", "services", "poddisruptionbudgets", "controllerrevisions")
+CHILDREN = ("deployments", "services", "poddisruptionbudgets", "controllerrevisions", "networkpolicies")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,18 +30,20 @@ import uvloop
 
 from slipway.api.manifest import Key
 from slipway.control import log as logs
+from slipway.control import reconcile
 from slipway.control.cache import Cache
+from slipway.control.downloads import Downloads
 from slipway.control.events import Events
 from slipway.control.judging import Judging
 from slipway.control.metrics import Metrics
-from slipway.control.reconcile import Reconciler
 from slipway.control.scaling import Scaler, Sources
 from slipway.control.trials import Comparisons, Trials
 from slipway.control.worker import Workers
 from slipway.control.workqueue import Lane, WorkQueue
-from slipway.decide import fetching, placement
+from slipway.decide import fetching, network, placement
 from slipway.decide.fetching import Fetching
 from slipway.decide.hosts import Domains
+from slipway.decide.network import Network
 from slipway.decide.types import Config, Entrance, Rule
 from slipway.edge import handlers, probes
 from slipway.edge.conflicts import Conflicts
@@ -70,6 +72,8 @@ _NEWS_END_S = 5.0
 _FLUSH_S = 2.0
 _LAST_RESORT_S = 25.0
 """From the end of the first part to the end of the process, whatever the others do."""
+_DOWNLOAD_MAX = 4096
+"""Bytes in which a fetcher tells how far it is."""
 _MANY = 50
 """Services that news of gateways may concern at once without waiting behind what people ask for."""
 _T = TypeVar("_T")
@@ -82,6 +86,8 @@ class Settings:
     fetcher_image: str
     fetching: Fetching
     placement: tuple[Rule, ...]
+    service_accounts: frozenset[str]
+    network: Network | None
     entrance: Entrance
     gateways: Place
     gateway_silent_s: float
@@ -116,6 +122,8 @@ class Settings:
             fetcher_image=env.get("SLIPWAY_FETCHER_IMAGE", ""),
             fetching=read("SLIPWAY_FETCH", "", fetching.parse),
             placement=read("SLIPWAY_PLACEMENT", "", placement.parse),
+            network=read("SLIPWAY_MODEL_NETWORK", "", network.parse),
+            service_accounts=frozenset(_words(env.get("SLIPWAY_MODEL_SERVICE_ACCOUNTS", ""))),
             entrance=Entrance(
                 address=f"{gateways.service}.{gateways.namespace}.svc.{domains.cluster}",
                 domains=domains,
@@ -131,7 +139,7 @@ class Settings:
                 duration_s=read("SLIPWAY_LEASE_DURATION_S", "15", _seconds),
             ),
             scope=Scope(
-                namespaces=tuple(filter(None, map(str.strip, env.get("SLIPWAY_WATCH_NAMESPACES", "").split(",")))),
+                namespaces=_words(env.get("SLIPWAY_WATCH_NAMESPACES", "")),
                 cluster_runtimes=read("SLIPWAY_CLUSTER_RUNTIMES", "true", _FLAG.__getitem__),
             ),
             workers=read("SLIPWAY_WORKERS", "24", _count),
@@ -143,6 +151,10 @@ class Settings:
 
 
 _FLAG = {"true": True, "false": False}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def _count(text: str) -> int:
@@ -221,18 +233,25 @@ class Operator:
         self._wakes = WakeWatch(
             plain, settings.gateways.report_port, self._gateways.pods, self._gateways.hold, self._scaler.wake
         )
-        reconcile = Reconciler(
+        self._downloads = Downloads(self._cache, PodAsker(pods, "/", _DOWNLOAD_MAX), self._queue.add)
+        reconciler = reconcile.Reconciler(
             kube=self._kube,
             cache=self._cache,
             events=self._events,
-            signals=self._gateways,
+            sources=reconcile.Sources(self._gateways, self._scaler, self._downloads),
             comparisons=Comparisons(
                 Judging(self._gateways, self._readings, self.metrics.releases), Trials(self._gateways, self._readings)
             ),
-            config=Config(settings.fetcher_image, settings.entrance, settings.fetching, settings.placement),
-            scaling=self._scaler,
+            config=Config(
+                settings.fetcher_image,
+                settings.entrance,
+                settings.fetching,
+                settings.placement,
+                settings.service_accounts,
+                settings.network,
+            ),
         )
-        self._workers = Workers(self._queue, self._cache, reconcile, self.metrics)
+        self._workers = Workers(self._queue, self._cache, reconciler, self.metrics)
         self._streams = Streams(unfenced, settings.scope, self._cache, self._queue, self.metrics)
         self._sweep = Sweep(self._kube, settings.scope, self._cache, self._queue)
         self._handlers = handlers.registry(settings.scope, self._cache, self._queue, self.metrics)
@@ -278,6 +297,7 @@ class Operator:
                     start("watch of the gateways", self._gateway_watch.run()),
                     start("questions to Prometheus", self._readings.run()),
                     start("questions to pods", self._pods.run()),
+                    start("questions to fetchers", self._downloads.run()),
                     start("other autoscalers", self._conflicts.run()),
                     start("wakes", self._wakes.run()),
                     start("scaling", self._scaler.run()),

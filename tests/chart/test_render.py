@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from slipway.api.manifest import Manifest
 from slipway.api.model import Model
 from slipway.api.names import LABEL_METRICS, LABEL_REVISION, LABEL_SERVICE, LABEL_VARIANT
 from slipway.api.v1alpha1 import ServingRuntimeSpec
+from slipway.decide.fetching import PROGRESS_PORT
 from slipway.decide.runtimes import Runtime, choose
 from slipway.decide.types import Refusal
 from slipway.main import Settings
@@ -411,6 +413,57 @@ def test_the_gateways_network_policy_leads_to_models_and_hides_the_report_when_t
     assert spec["egress"][1]["to"][0]["podSelector"]["matchExpressions"] == [
         {"key": LABEL_REVISION, "operator": "Exists"}
     ]
+
+
+def operators_settings(values: Manifest | None = None) -> Settings:
+    container = helm.pod_specs(helm.render(values))["Deployment/slipway-operator"]["containers"][0]
+    return Settings.from_env({entry["name"]: entry["value"] for entry in container["env"] if "value" in entry})
+
+
+def test_models_have_no_network_policy_and_no_service_account_unless_told() -> None:
+    assert operators_settings().network is None
+    assert operators_settings().service_accounts == frozenset()
+    given = operators_settings({"modelServiceAccounts": ["reader", "vision/own"]})
+    assert given.service_accounts == {"reader", "vision/own"}
+
+
+def test_models_are_reached_by_gateways_and_operator_and_reach_dns_and_the_internet_by_https() -> None:
+    network = operators_settings({"networkPolicy": {"models": {"enabled": True}}}).network
+    assert network is not None
+    ports = [[port["port"] for port in rule["ports"]] for rule in network.ingress]
+    assert ports == [["http", "grpc"], ["http", "metrics", PROGRESS_PORT]]
+    for rule, deployment in zip(network.ingress, ("slipway-gateway", "slipway-operator"), strict=True):
+        [peer] = rule["from"]
+        assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": helm.NAMESPACE}
+        assert peer["podSelector"]["matchLabels"].items() <= pod_labels(deployment).items()
+    dns, stores = network.egress
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert dns["to"]
+    assert stores["ports"] == [{"port": 443, "protocol": "TCP"}]
+    old, new = (ip_network(peer["ipBlock"]["cidr"]) for peer in stores["to"])
+    inside = [ip_network(each) for each in stores["to"][0]["ipBlock"]["except"]]
+    for address in ("10.96.0.1", "172.20.1.1", "192.168.1.1", "100.64.0.1", "169.254.169.254"):
+        assert any(ip_address(address) in net for net in inside), address
+    assert ip_address("2606::1") in new
+    assert not [address for address in ("fd00:ec2::254", "fe80::1", "::1") if ip_address(address) in new]
+    assert ip_address("8.8.8.8") in old
+    assert not any(ip_address("8.8.8.8") in net for net in inside)
+
+
+def test_rules_for_models_are_taken_over_and_whoever_reads_metrics_comes_in() -> None:
+    prometheus = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    minio = {"ports": [{"port": 9000}], "to": [{"namespaceSelector": {"matchLabels": {"team": "storage"}}}]}
+    own: Manifest = {"from": [{"podSelector": {}}]}
+    models = {"enabled": True, "dns": [], "egress": [minio], "ingress": [own]}
+    network = operators_settings({"networkPolicy": {"metricsFrom": [prometheus], "models": models}}).network
+    assert network is not None
+    assert network.egress == (minio,)
+    assert network.ingress[-1] == own
+    assert network.ingress[2]["from"] == [prometheus]
+    assert [port["port"] for port in network.ingress[2]["ports"]] == ["http", "metrics"]
+    none = operators_settings({"networkPolicy": {"models": {"enabled": True, "dns": [], "egress": []}}}).network
+    assert none is not None
+    assert none.egress == ()
 
 
 def pod_labels(deployment: str) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """What the installed parts may do, and how their pods are held."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
 from slipway.api.manifest import Manifest
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import resources
-from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD, POD_DISRUPTION_BUDGET, SERVICE
+from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, NETWORK_POLICY, POD, POD_DISRUPTION_BUDGET, SERVICE
 from tests.chart import helm
 from tests.chart.rbac import Grant, allows, grants
 from tests.chart.restricted import violations
@@ -26,6 +27,7 @@ WHOLE_LIST = {
     ("apps", "controllerrevisions"): "get list watch create update delete",
     ("", "services"): "get list watch create update delete",
     ("policy", "poddisruptionbudgets"): "get list watch create update",
+    ("networking.k8s.io", "networkpolicies"): "get list watch create update delete",
     ("", "pods"): "get list watch patch",
     ("autoscaling", "horizontalpodautoscalers"): "list",
     ("discovery.k8s.io", "endpointslices"): "get list watch",
@@ -149,10 +151,15 @@ async def calls_of_a_life() -> list[Call]:
     world.store.edit(SERVICE, *KEY, lambda live: live["spec"].update(externalName="elsewhere.example"))
     world.store.edit(POD_DISRUPTION_BUDGET, *KEY, lambda live: live["spec"].update(maxUnavailable=2))
     await world.converge()
+    world.store.edit(NETWORK_POLICY, *KEY, lambda live: live["spec"].update(egress=[{}]))
     for n in range(world.config.revision_history_limit + 2):
         world.user_applies(service(f"sample://model-{n}"))
         await world.converge()
-    return world.kube.calls
+    calls = world.kube.calls
+    world.config = replace(world.config, network=None)
+    world.restart()
+    await world.converge()
+    return [*calls, *world.kube.calls]
 
 
 async def test_the_operator_may_do_what_it_does_and_does_what_it_may() -> None:

@@ -9,8 +9,9 @@ from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import resources
 from slipway.decide.drift import metadata_drifted, replacement, spec_drifted
 from slipway.decide.fetching import Fetching
+from slipway.decide.network import Network
 from slipway.decide.revision import Record
-from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, Kind
+from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, NETWORK_POLICY, POD_DISRUPTION_BUDGET, SERVICE, Kind
 from tests.contract import objects
 from tests.contract.backends import Cluster
 from tests.fake import crds, schema
@@ -31,12 +32,24 @@ PREDICTOR: Manifest = {
         },
     },
     "timeout": "90s",
+    "serviceAccountName": "reader",
     "nodeSelector": {"gpu": "yes"},
     "tolerations": [
         {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
         {"key": "x", "operator": "Equal", "value": "y", "effect": "NoExecute", "tolerationSeconds": 5},
     ],
 }
+NETWORK = Network(
+    ingress=(
+        {"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"a": "b"}}}], "ports": [{"port": "http"}]},
+    ),
+    egress=(
+        {
+            "ports": [{"port": 53, "protocol": "UDP"}],
+            "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}],
+        },
+    ),
+)
 CONTAINER = {"image": "runtime:1", "command": ["serve"], "args": ["a"], "env": [{"name": "R", "value": "1"}]}
 
 
@@ -56,6 +69,7 @@ async def children(cluster: Cluster, uri: str) -> list[tuple[Kind, Manifest]]:
         (SERVICE, resources.revision_service(owner, record.name)),
         (SERVICE, resources.address(owner, "gateway.ns.svc.cluster.local")),
         (POD_DISRUPTION_BUDGET, resources.budget(owner)),
+        (NETWORK_POLICY, resources.network_policy(owner, NETWORK)),
     ]
     for _, body in made:  # an owner that exists, or the garbage collector comes in between
         body["metadata"]["ownerReferences"][0] |= {
@@ -79,7 +93,7 @@ async def test_children_read_back_without_drift(cluster: Cluster, uri: str) -> N
 
 async def test_repairing_what_has_not_drifted_writes_nothing(cluster: Cluster) -> None:
     for kind, body in await children(cluster, "sample://hello"):
-        if kind in {SERVICE, POD_DISRUPTION_BUDGET}:
+        if kind in {SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY}:
             made = await cluster.kube.create(kind, body, manager="slipway")
             again = body | {"metadata": body["metadata"] | {"uid": made["metadata"]["uid"]}}
             first = await cluster.kube.apply(kind, again, manager="slipway")

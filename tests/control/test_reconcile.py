@@ -8,17 +8,19 @@ import pytest
 from slipway.api.manifest import Manifest
 from slipway.control.worker import Done
 from slipway.decide import placement
-from slipway.kube.errors import Conflict, Forbidden
+from slipway.decide.network import Network
+from slipway.kube.errors import Conflict, Forbidden, Invalid
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     INFERENCE_SERVICE,
+    NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
     SERVICE,
 )
-from tests.control.world import KEY, World, changed_runtime, service
+from tests.control.world import KEY, NETWORK, World, changed_runtime, service
 from tests.fake import controllers, faults
 from tests.fake.controllers import Failure
 
@@ -63,9 +65,9 @@ async def test_what_is_remembered_of_children_goes_with_them(ready: World) -> No
             await ready.operate()
             controllers.settle(ready.store)
             ready.wait(6)
-    kinds = (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION)
+    kinds = (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY, CONTROLLER_REVISION)
     living = {child["metadata"]["uid"] for kind in kinds for child in ready.cache.owned(KEY, kind)}
-    assert len(living) < 10
+    assert len(living) < 11
     assert ready.reconciler._notes[KEY].settled.keys() <= living
 
 
@@ -220,6 +222,7 @@ def _refusing(world: World, resource: str, name: str) -> None:
         pytest.param("poddisruptionbudgets", "hello", "True", "ObjectRefused", id="budget"),
         pytest.param("controllerrevisions", "hello-", "False", "InvalidSpec", id="record"),
         pytest.param("deployments", "hello-", "False", "InvalidSpec", id="pods"),
+        pytest.param("networkpolicies", "hello", "False", "ObjectRefused", id="policy"),
     ],
 )
 async def test_what_is_refused_is_told_and_tried_again_each_minute(
@@ -245,8 +248,9 @@ async def test_what_is_refused_is_told_and_tried_again_each_minute(
     assert world.status["url"] == "http://hello.team"
 
 
-async def test_no_pods_without_a_record(world: World) -> None:
-    _refusing(world, "controllerrevisions", "hello-")
+@pytest.mark.parametrize("what", ["controllerrevisions", "networkpolicies"])
+async def test_no_pods_without_a_record_and_the_policy_they_are_to_have(world: World, what: str) -> None:
+    _refusing(world, what, "hello")
     await world.converge()
     assert world.names(DEPLOYMENT) == []
 
@@ -375,6 +379,64 @@ async def test_pods_with_a_device_run_where_the_administrator_says(ready: World)
     await ready.converge()
     assert ready.condition("Accepted")["reason"] == "PlacementRefused"
     assert ready.get(DEPLOYMENT, ready.status["stable"])["spec"] == deployment["spec"]
+
+
+async def test_pods_run_under_a_service_account_that_the_administrator_allows_there(ready: World) -> None:
+    ready.config = replace(ready.config, service_accounts=frozenset({"reader", "team/own", "other/theirs"}))
+    ready.restart()
+    for name in ("reader", "own"):
+        ready.user_applies(service(serviceAccountName=name))
+        await ready.converge()
+        spec = ready.get(DEPLOYMENT, ready.status["stable"])["spec"]["template"]["spec"]
+        assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == (name, False)
+    for name in ("theirs", "admin"):
+        ready.user_applies(service(serviceAccountName=name))
+        await ready.converge()
+        refused = ready.condition("Accepted")
+        assert refused["reason"] == "ServiceAccountRefused"
+        assert f"may not run as ServiceAccount {name} of namespace team; leave it out" in refused["message"]
+        assert ready.get(DEPLOYMENT, ready.status["stable"])["spec"]["template"]["spec"] == spec
+
+
+async def test_one_policy_covers_all_pods_of_a_service_and_follows_the_installation(ready: World) -> None:
+    policy = ready.get(NETWORK_POLICY, "hello")
+    assert policy["spec"] == {
+        "podSelector": {"matchLabels": {"slipway.dev/inferenceservice": "hello"}},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": list(NETWORK.ingress),
+        "egress": list(NETWORK.egress),
+    }
+    pods = [pod["metadata"]["labels"] for pod in ready.store.list(POD)]
+    assert pods
+    assert all(policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items() for labels in pods)
+    ready.config = replace(ready.config, network=Network())
+    ready.restart()
+    await ready.converge()
+    policy = ready.get(NETWORK_POLICY, "hello")
+    assert (policy["spec"]["ingress"], policy["spec"]["egress"]) == ([], [])
+    assert ("Normal", "DriftRepaired", "NetworkPolicy hello has other rules than the installation; put right") in (
+        ready.recorder.events
+    )
+    ready.config = replace(ready.config, network=None)
+    ready.restart()
+    await ready.converge()
+    assert ready.names(NETWORK_POLICY) == []
+
+
+async def test_a_rule_that_the_api_server_refuses_keeps_nothing_else_from_being_done(ready: World) -> None:
+    error = faults.Fault(Invalid("spec.egress[0].to[0].ipBlock.cidr: not a CIDR"))
+    ready.config = replace(ready.config, network=Network())
+    ready.restart()
+    ready.kube.fault = lambda _k, call: error if (call.verb, call.resource) == ("update", "networkpolicies") else None
+    ready.user_applies(service("sample://hello-v2"))
+    for _ in range(4):
+        with pytest.raises(Invalid):
+            await ready.reconciler(KEY)
+        controllers.settle(ready.store)
+        ready.wait(6)
+        ready.gateways.take()
+    assert ready.status["revisions"][0]["storageUri"] == "sample://hello-v2"
+    assert ready.condition("Ready")["status"] == "True"
 
 
 async def test_a_stored_object_that_does_not_fit_the_schema_is_told_not_crashed_on(ready: World) -> None:

@@ -10,6 +10,7 @@ from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
 )
@@ -53,7 +54,7 @@ async def test_an_edited_deployment_is_put_right(ready: World, edit: Any) -> Non
     assert ready.picture() == before
 
 
-@pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION])
+@pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY, CONTROLLER_REVISION])
 async def test_deleted_children_come_back_the_same(ready: World, kind: Any) -> None:
     before = ready.picture()
     for name in ready.names(kind):
@@ -94,12 +95,23 @@ def _other_port(live: Manifest) -> None:
     live["spec"]["ports"][0]["port"] = 8888
 
 
+def _open(live: Manifest) -> None:
+    live["spec"]["egress"].append({})
+
+
 def _external(live: Manifest) -> None:
     live["spec"]["externalIPs"] = ["1.2.3.4"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "edit"), [(DEPLOYMENT, _paused), (SERVICE, _one_more_port), (SERVICE, _other_port), (SERVICE, _external)]
+    ("kind", "edit"),
+    [
+        (DEPLOYMENT, _paused),
+        (SERVICE, _one_more_port),
+        (SERVICE, _other_port),
+        (SERVICE, _external),
+        (NETWORK_POLICY, _open),
+    ],
 )
 async def test_what_was_added_beside_is_taken_away(ready: World, kind: Any, edit: Any) -> None:
     before = ready.picture()
@@ -110,7 +122,7 @@ async def test_what_was_added_beside_is_taken_away(ready: World, kind: Any, edit
     assert "DriftRepaired" in ready.recorder.reasons
 
 
-@pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION])
+@pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY, CONTROLLER_REVISION])
 async def test_labels_taken_off_come_back(ready: World, kind: Any) -> None:
     before = ready.picture()
     for name in ready.names(kind):

@@ -9,11 +9,12 @@ from slipway.api.manifest import Key, Manifest
 from slipway.api.names import API_VERSION
 from slipway.control.cache import Cache
 from slipway.control.judging import Judging
-from slipway.control.reconcile import Clocks, Demands, Reconciler
+from slipway.control.reconcile import Clocks, Demands, Reconciler, Sources
 from slipway.control.trials import Comparisons, Trials
 from slipway.decide.demand import Demand
+from slipway.decide.network import Network
 from slipway.decide.release import Reading
-from slipway.decide.types import Config
+from slipway.decide.types import Config, Fetched
 from slipway.kube.errors import KubeError
 from slipway.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
@@ -21,6 +22,7 @@ from slipway.kube.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
     INFERENCE_SERVICE,
+    NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -34,12 +36,17 @@ from tests.fake.store import Store
 T = TypeVar("T")
 KEY: Key = ("team", "hello")
 IMAGE = "slipway/runtime:1"
+NETWORK = Network(
+    ingress=({"from": [{"podSelector": {"matchLabels": {"app": "gateway"}}}], "ports": [{"port": "http"}]},),
+    egress=({"ports": [{"port": 443, "protocol": "TCP"}]},),
+)
 WATCHED = (
     INFERENCE_SERVICE,
     CLUSTER_SERVING_RUNTIME,
     DEPLOYMENT,
     SERVICE,
     POD_DISRUPTION_BUDGET,
+    NETWORK_POLICY,
     CONTROLLER_REVISION,
     POD,
     ENDPOINT_SLICE,
@@ -142,6 +149,16 @@ class Demanded:
         return self.others
 
 
+class Downloading:
+    """What pods say of their downloads, as a test has it."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, Fetched] = {}
+
+    def of(self, _key: Key) -> Mapping[str, Fetched]:
+        return self.pods
+
+
 class World:
     """`operate` runs the operator until it has nothing more to do; `settle` lets the rest of the cluster catch up."""
 
@@ -153,7 +170,8 @@ class World:
         self.demanded = Demanded()
         self.scaling: Demands = self.demanded
         self.skew = timedelta()
-        self.config = Config(fetcher_image=IMAGE)
+        self.downloads = Downloading()
+        self.config = Config(fetcher_image=IMAGE, network=NETWORK)
         self.store.create(CLUSTER_SERVING_RUNTIME, runtime(), manager="helm")
         self.store.watch(self._deliver)
         self.restart()
@@ -169,8 +187,7 @@ class World:
             kube=self.kube,
             cache=self.cache,
             events=self.recorder,
-            signals=self.gateways,
-            scaling=self.scaling,
+            sources=Sources(self.gateways, self.scaling, self.downloads),
             comparisons=Comparisons(Judging(self.gateways, self.metrics), Trials(self.gateways, self.metrics)),
             config=self.config,
             clocks=Clocks(lambda: self.store.now + self.skew, self._elapsed_s),
@@ -241,7 +258,7 @@ class World:
 
     def picture(self) -> dict[str, Any]:
         """Everything that counts for "the same end state": names, specs, and the status without its times."""
-        kinds = (CONTROLLER_REVISION, DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)
+        kinds = (CONTROLLER_REVISION, DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
         children = {
             (kind.kind, m["metadata"]["name"]): (_stable_spec(m), m.get("data"), m["metadata"]["labels"])
             for kind in kinds

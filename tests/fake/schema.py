@@ -46,6 +46,7 @@ GENERATION: Final = frozenset(
         "ClusterServingRuntime",
         "Deployment",
         "InferenceService",
+        "NetworkPolicy",
         "Pod",
         "PodDisruptionBudget",
         "ReplicaSet",

@@ -13,7 +13,9 @@ from slipway.api.v1alpha1 import Predictor, RuntimeContainer
 from slipway.decide import fetching, resources
 from slipway.decide.fetching import Fetching
 from slipway.decide.pods import FETCH_REASONS, Fault, fault
+from slipway.decide.revision import Record
 from slipway_runtime.fetch import settings
+from slipway_runtime.fetch.__main__ import _arguments
 from slipway_runtime.fetch.failures import Why
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,14 +48,52 @@ def test_what_lies_in_a_store_is_fetched_also_for_the_fetchers_own_image(scheme:
 
 def test_only_the_fetcher_sees_keys_of_the_secret_and_of_no_other_scheme() -> None:
     spec = pod("s3://models/m", secretName="keys")
-    refs = [variable["valueFrom"]["secretKeyRef"] for variable in spec["initContainers"][0]["env"][1:]]
+    refs = [one["valueFrom"]["secretKeyRef"] for one in spec["initContainers"][0]["env"] if "valueFrom" in one]
     assert {ref["key"] for ref in refs} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ca.crt"}
     assert all(ref["name"] == "keys" and ref["optional"] is True for ref in refs)
     assert "keys" not in json.dumps([spec["containers"], spec["volumes"]])
 
 
 def test_without_a_secret_there_is_none() -> None:
-    assert [variable["name"] for variable in pod("s3://models/m")["initContainers"][0]["env"]] == ["SLIPWAY_FETCH"]
+    names = [variable["name"] for variable in pod("s3://models/m")["initContainers"][0]["env"]]
+    assert names == ["SLIPWAY_FETCH", "SLIPWAY_FETCH_PROGRESS_PORT"]
+
+
+def test_the_fetcher_tells_how_far_it_is_where_the_operator_asks() -> None:
+    container = pod("s3://models/m")["initContainers"][0]
+    told = {variable["name"]: variable.get("value") for variable in container["env"]}
+    args = _arguments(container["args"], {name: value for name, value in told.items() if value})
+    assert container["ports"] == [{"name": "progress", "containerPort": args.progress_port, "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize("uri", ["az://account1/models/m", "s3://models/m", "file:///m"])
+def test_what_a_cloud_gives_a_service_account_is_the_fetchers_alone(uri: str) -> None:
+    """By what the webhooks of EKS and Azure go by."""
+    model = {"modelFormat": {"name": "torchscript"}, "storageUri": uri}
+    predictor = Predictor.model_validate({"model": model, "serviceAccountName": "reader"})
+    container = RuntimeContainer.model_validate({"image": IMAGE})
+    template = resources.pod_template("hello", predictor, container, IMAGE, IMAGE)
+    spec = template["spec"]
+    assert (spec["serviceAccountName"], spec["serviceAccount"]) == ("reader", "reader")
+    assert spec["automountServiceAccountToken"] is False
+    owner = {"metadata": {"name": "hello", "namespace": "team", "uid": "u"}}
+    made = resources.deployment(owner, Record("hello-1", 1, "1", "r", uri, template), 1)
+    meta = made["spec"]["template"]["metadata"]
+    [server] = [each["name"] for each in spec["containers"]]
+    assert meta["annotations"] == {
+        "eks.amazonaws.com/skip-containers": server,
+        "azure.workload.identity/skip-containers": server,
+    }
+    assert meta["labels"].get("azure.workload.identity/use") == ("true" if uri.startswith("az:") else None)
+    assert made["spec"]["selector"]["matchLabels"].items() <= meta["labels"].items()
+
+
+def test_pods_without_a_service_account_of_their_own_have_no_such_marks() -> None:
+    owner = {"metadata": {"name": "hello", "namespace": "team", "uid": "u"}}
+    template = {"spec": pod("az://account1/models/m")}
+    made = resources.deployment(owner, Record("hello-1", 1, "1", "r", "az://account1/models/m", template), 1)
+    assert made["spec"]["template"]["metadata"].keys() == {"labels"}
+    assert "azure.workload.identity/use" not in made["spec"]["template"]["metadata"]["labels"]
 
 
 @pytest.mark.parametrize("scheme", list(fetching.KEYS))

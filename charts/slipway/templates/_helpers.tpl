@@ -112,6 +112,9 @@ capabilities: {drop: [ALL]}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, update]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, update, delete]
 # Who else scales the same Deployments.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
@@ -119,6 +122,51 @@ capabilities: {drop: [ALL]}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- end -}}
+
+{{/* Rules of the NetworkPolicy of each service, which the operator makes. Ports of models go by their names: which they are
+is their runtime's choice. 8098 is where a fetcher tells how far it is. */}}
+{{- define "slipway.modelNetwork" -}}
+ingress:
+- ports:
+  - {port: http, protocol: TCP}
+  - {port: grpc, protocol: TCP}
+  from:
+  - namespaceSelector:
+      matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
+    podSelector:
+      matchLabels: {{- include "slipway.gatewaySelector" . | nindent 8 }}
+- ports:
+  - {port: http, protocol: TCP}
+  - {port: metrics, protocol: TCP}
+  - {port: 8098, protocol: TCP}
+  from:
+  - namespaceSelector:
+      matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
+    podSelector:
+      matchLabels: {{- include "slipway.selector" . | nindent 8 }}
+{{- with .Values.networkPolicy.metricsFrom }}
+- ports:
+  - {port: http, protocol: TCP}
+  - {port: metrics, protocol: TCP}
+  from: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.networkPolicy.models }}
+{{- with .ingress }}
+{{ toYaml . }}
+{{- end }}
+egress:
+{{- if .dns }}
+- ports:
+  - {port: 53, protocol: UDP}
+  - {port: 53, protocol: TCP}
+  to: {{- toYaml .dns | nindent 2 }}
+{{- end }}
+{{- with .egress }}
+{{ toYaml . }}
+{{- end }}
+{{- if not (or .dns .egress) }} []{{ end }}
+{{- end }}
 {{- end -}}
 
 {{/* Names of the runtimes that the chart brings along, with commas. */}}

@@ -42,6 +42,8 @@ class Reason(StrEnum):
     """An option of the model that its runtime does not take, or that is said twice."""
     PLACEMENT_REFUSED = "PlacementRefused"
     """The administrator's rule for a device leaves no node that the spec allows."""
+    SERVICE_ACCOUNT_REFUSED = "ServiceAccountRefused"
+    """The administrator does not allow that ServiceAccount for models."""
     INVALID_TRAFFIC = "InvalidTraffic"
     """`spec.traffic` contradicts itself: weights over 100 %, a match that can never win."""
     INVALID_ACCESS = "InvalidAccess"

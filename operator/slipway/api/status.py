@@ -37,6 +37,14 @@ class Measured(Schema):
     requests: int = Field(ge=0, description="Requests that it was measured on, of all revisions.")
 
 
+class Download(Schema):
+    """How far the fetch of a model is, of the replica that is furthest."""
+
+    percent: int | None = Field(default=None, ge=0, le=100, description="Absent: the size is not known.")
+    mib_per_second: float = Field(ge=0, description="Speed.")
+    done_at: Time | None = Field(default=None, description="When it is expected to be there.")
+
+
 class RevisionStatus(Schema):
     """One revision that has pods."""
 
@@ -49,6 +57,7 @@ class RevisionStatus(Schema):
     failed: int = Field(default=0, ge=0, description="Replicas whose last start failed.")
     reason: Annotated[str, Field(max_length=64)] = Field(default="", description="State of its model, in a word.")
     message: Message = Field(default="", description="State of its model, in a sentence.")
+    download: Download | None = Field(default=None, description="While its model is fetched.")
     weight: int = Field(
         default=0, ge=0, le=WHOLE, description="Wanted share, out of 10 000; see routing for the present."
     )

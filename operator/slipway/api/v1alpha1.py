@@ -96,6 +96,9 @@ class Predictor(Schema):
     tolerations: Annotated[list[Toleration], Field(max_length=32, json_schema_extra=ATOMIC)] = Field(
         default=[], description="Taints that the pods put up with."
     )
+    service_account_name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")] | None = (
+        Field(default=None, description="ServiceAccount of the pods; one that the administrator allows.")
+    )
     runtime_updates: Literal["Pinned", "Follow"] = Field(
         default="Pinned",
         description="Follow makes a new revision when the runtime or Slipway itself would render the pods differently;"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from slipway.api.manifest import JSON, Key, Manifest
 from slipway.api.names import ABORT, COMMAND, DELETION_COST, LABEL_REVISION, LABEL_SERVICE
+from slipway.decide.fetching import FETCHER, PROGRESS
 from slipway.decide.hosts import label, previewed
 from slipway.decide.scaling.seen import launch
 from slipway.kube.kinds import (
@@ -38,6 +39,7 @@ _CONDITION = ("type", "status", "reason", "message")
 _CONDITIONS = ("PodScheduled", "Ready", "ReplicaFailure")
 _OF_POD = ("address", "launch")
 """What only scaling looks at, when it looks."""
+_NO_NEWS = (*_OF_POD, "fetching")
 _DEPLOYMENT_STATUS = ("observedGeneration", "readyReplicas", "updatedReplicas")
 
 Place = tuple[str, str]
@@ -223,8 +225,21 @@ def _trim_pod(pod: Manifest, known: Manifest) -> Manifest:
         "status": {"conditions": conditions} | {f: kept for f, kept in containers.items() if any(map(_ended, kept))},
         **_only(known if known.get("metadata", {}).get("uid") == pod["metadata"]["uid"] else {}, _OF_POD),
         **({"address": address} if (address := _address(pod)) else {}),
+        **({"fetching": port} if (port := _fetching(pod)) else {}),
         **({"launch": took} if "launch" not in known and (took := launch(pod)) else {}),
     }
+
+
+def _fetching(pod: Manifest) -> int:
+    """The port at which its fetcher tells how far it is, while that runs; 0: there is none."""
+    running = (
+        one["name"] for one in (pod.get("status") or {}).get("initContainerStatuses") or () if "running" in one["state"]
+    )
+    if FETCHER not in running:
+        return 0
+    containers = (pod.get("spec") or {}).get("initContainers") or ()
+    ports = (port for one in containers if one["name"] == FETCHER for port in one.get("ports") or ())
+    return next((int(port["containerPort"]) for port in ports if port.get("name") == PROGRESS), 0)
 
 
 def _address(pod: Manifest) -> str:
@@ -286,4 +301,4 @@ def _content(kind: Kind, manifest: Manifest) -> Manifest:
     ignored = ("resourceVersion", "annotations") if kind in OWNED else ("resourceVersion",)
     metadata = {name: value for name, value in manifest["metadata"].items() if name not in ignored}
     kept = manifest | {"metadata": metadata}
-    return {name: value for name, value in kept.items() if name not in _OF_POD} if kind == POD else kept
+    return {name: value for name, value in kept.items() if name not in _NO_NEWS} if kind == POD else kept

@@ -28,6 +28,7 @@ from slipway.decide.types import (
     Create,
     Delete,
     Event,
+    Fetched,
     GatewayView,
     Observed,
     Plan,
@@ -42,6 +43,7 @@ from slipway.kube.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
     INFERENCE_SERVICE,
+    NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -51,7 +53,8 @@ from slipway.kube.kinds import (
 log = logging.getLogger(__name__)
 
 KINDS: dict[str, Kind] = {
-    kind.kind: kind for kind in (CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, POD_DISRUPTION_BUDGET, SERVICE)
+    kind.kind: kind
+    for kind in (CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, NETWORK_POLICY, POD_DISRUPTION_BUDGET, SERVICE)
 }
 REPLANS = 4
 """Plans per reconcile: each answer that changes what is known (a foreign name, a refused object) is decided on anew."""
@@ -82,6 +85,21 @@ class Demands(Protocol):
     def autoscalers(self, key: Key) -> Mapping[str, str]:
         """Deployment -> who else scales it."""
         ...
+
+
+class Downloads(Protocol):
+    def of(self, key: Key) -> Mapping[str, Fetched]:
+        """Pod -> how far the fetch of its model is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Who says what the cache does not have."""
+
+    signals: Signals
+    scaling: Demands
+    downloads: Downloads
 
 
 class Events(Protocol):
@@ -124,15 +142,15 @@ class Reconciler:
         kube: Kube,
         cache: Cache,
         events: Events,
-        signals: Signals,
-        scaling: Demands,
+        sources: Sources,
         comparisons: Comparisons,
         config: Config,
         clocks: Clocks | None = None,
     ) -> None:
         self._kube, self._cache, self._events, self._config = kube, cache, events, config
         self._judging, self._trials = comparisons.releases, comparisons.experiments
-        self._signals, self._scaling, clocks = signals, scaling, clocks or Clocks()
+        self._signals, self._scaling, self._downloads = sources.signals, sources.scaling, sources.downloads
+        clocks = clocks or Clocks()
         self._clock, self._monotonic = clocks.wall, clocks.monotonic
         self._notes: dict[Key, Notes] = {}
 
@@ -166,6 +184,7 @@ class Reconciler:
             deployments=self._owned(key, DEPLOYMENT, service),
             services=self._owned(key, SERVICE, service),
             budgets=self._owned(key, POD_DISRUPTION_BUDGET, service),
+            policies=self._owned(key, NETWORK_POLICY, service),
             pods=tuple(self._cache.owned(key, POD)),
             slices=tuple(self._cache.owned(key, ENDPOINT_SLICE)),
             runtimes=tuple(self._cache.runtimes(key[0])),
@@ -183,6 +202,7 @@ class Reconciler:
             demand=self._scaling.demand(key),
             loads=self._scaling.loads(key),
             autoscalers=self._scaling.autoscalers(key),
+            downloads=self._downloads.of(key),
             rivals=tuple(map(_claim, self._cache.rivals(key))),
             is_preview_taken=self._cache.service((key[0], key[1] + PREVIEW)) is not None,
         )

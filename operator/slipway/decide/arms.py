@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from slipway.api.conditions import Reason
 from slipway.api.model import Model
 from slipway.api.v1alpha1 import InferenceServiceSpec, Predictor
-from slipway.decide import options, placement, resources, revision, runtimes
+from slipway.decide import accounts, options, placement, resources, revision, runtimes
 from slipway.decide.demand import Demand
 from slipway.decide.ground import Ground
 from slipway.decide.need import Need, needs, replicas
@@ -90,7 +90,9 @@ def _rendered(ground: Ground, aim: Aim, config: Config) -> Record | Refusal:
     if isinstance(image, Refusal):
         return image
     placed = placement.place(predictor, runtime.spec.container.resources, config.placement)
-    if flaw := options.check(predictor.model, runtime):
+    if flaw := options.check(predictor.model, runtime) or accounts.refusal(
+        predictor, ground.namespace, config.service_accounts
+    ):
         return flaw
     if isinstance(placed, Refusal):
         return placed

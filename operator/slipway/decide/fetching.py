@@ -14,6 +14,9 @@ from slipway.api.storage import Storage
 from slipway.decide.drift import quantity
 from slipway.decide.storage import MOUNT, REMOTE
 
+FETCHER = "fetch"
+PROGRESS, PROGRESS_PORT = "progress", 8098
+"""Where a fetcher tells how far it is (`slipway_runtime.fetch.board`)."""
 CA_VOLUME, CA_PATH = "ca", "/etc/slipway/ca"
 KEYS: Mapping[str, tuple[str, ...]] = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
@@ -91,7 +94,7 @@ def is_remote(uri: str) -> bool:
 def container(uri: str, storage: Storage | None, image: str, fetching: Fetching) -> Manifest:
     """Without what is common to all containers of a pod."""
     made: Manifest = {
-        "name": "fetch",
+        "name": FETCHER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "slipway_runtime.fetch"],
@@ -101,7 +104,12 @@ def container(uri: str, storage: Storage | None, image: str, fetching: Fetching)
     }
     if is_remote(uri):
         told = storage or Storage()
-        made["env"] = [{"name": "SLIPWAY_FETCH", "value": _settings(told, fetching)}, *_secrets(uri, told)]
+        made["env"] = [
+            {"name": "SLIPWAY_FETCH", "value": _settings(told, fetching)},
+            {"name": "SLIPWAY_FETCH_PROGRESS_PORT", "value": str(PROGRESS_PORT)},
+            *_secrets(uri, told),
+        ]
+        made["ports"] = [{"name": PROGRESS, "containerPort": PROGRESS_PORT, "protocol": "TCP"}]
         if fetching.ca_config_map:
             made["volumeMounts"].append({"name": CA_VOLUME, "mountPath": CA_PATH, "readOnly": True})
     return made

@@ -12,7 +12,7 @@ from slipway.api.progress import RolloutStatus
 from slipway.api.routing import Routing
 from slipway.api.schema import ConditionStatus, timestamp
 from slipway.api.status import Condition, ScalingStatus
-from slipway.decide import hosts
+from slipway.decide import downloads, hosts
 from slipway.decide.acks import Acks
 from slipway.decide.arms import Arm
 from slipway.decide.hosts import Claim
@@ -209,10 +209,10 @@ def _model_loaded(seen: Situation) -> Condition:
         return _condition(seen, Type.MODEL_LOADED, False, Reason.NOT_YET_SERVING, "no revision yet")
     if seen.main is not None and seen.target.name not in seen.main.pods and seen.decision is not None:
         return _condition(seen, Type.MODEL_LOADED, False, Reason.ROLLED_BACK, _went_back(seen.decision.state))
-    state = model_state(seen, seen.target.name)
-    return _condition(
-        seen, Type.MODEL_LOADED, state.loaded, state.reason, f"revision {seen.target.name}: {state.message}"
-    )
+    state, download = model_state(seen, seen.target.name), downloads.furthest(seen, seen.target.name)
+    far = downloads.words(download) if download is not None and state.reason is Reason.LOADING else ""
+    words = f"revision {seen.target.name}: {state.message}{far}"
+    return _condition(seen, Type.MODEL_LOADED, state.loaded, state.reason, words)
 
 
 def _rollout_healthy(seen: Situation) -> Condition:

@@ -41,10 +41,13 @@ def plan(observed: Observed, config: Config, now: datetime) -> Plan:
     removals: list[Action] = []
     extras: list[Action] = []
     if seen.target is not None:
-        children = [*_records(seen), *_deployments(seen), *_revision_services(seen), *_address(seen, config)]
+        policies = [*_policies(seen, config)]
+        children = [each for each in policies if isinstance(each, Create)]
+        children += [*_records(seen), *_deployments(seen, config), *_revision_services(seen), *_address(seen, config)]
         drained = [Delete(child) for child in _unneeded(seen) if seen.is_drained(child["metadata"]["name"])]
         removals = [each for each in _removals(seen, config) if each not in drained]
-        extras = [*_budget(seen)]
+        # A rule that the API server refuses must not keep what runs from being looked after.
+        extras = [*_budget(seen), *(each for each in policies if each not in children)]
     update = status.update(seen, config, children)
     return Plan(
         # What is drained goes first: a status that no longer tells of it would let the next life drain it once more.
@@ -63,12 +66,23 @@ def _records(seen: Situation) -> Iterator[Action]:
             yield Create(resources.record(seen.observed.service, seen.records[name]), MANAGER)
 
 
-def _deployments(seen: Situation) -> Iterator[Action]:
+def _policies(seen: Situation, config: Config) -> Iterator[Action]:
+    """One is made before the pods that it is about, put right or removed after all else."""
+    live = _by_name(seen.observed.policies)
+    if config.network is None:
+        yield from (Delete(one) for _, one in sorted(live.items()) if not one["metadata"].get("deletionTimestamp"))
+    else:
+        wanted = resources.network_policy(seen.observed.service, config.network)
+        yield from _ensure(seen, wanted, live.get(seen.name))
+
+
+def _deployments(seen: Situation, config: Config) -> Iterator[Action]:
+    is_open = config.network is not None and seen.observed.is_blocked("NetworkPolicy", seen.name)
     for name in sorted(seen.kept & seen.records.keys()):
         live = seen.deployments.get(name)
         replicas = _allowed(seen, name, live)
-        if live is None and seen.observed.is_blocked("ControllerRevision", name):
-            continue  # no pods without a record
+        if live is None and (is_open or seen.observed.is_blocked("ControllerRevision", name)):
+            continue  # no pods without a record, nor without the policy that they are to have
         wanted = resources.deployment(seen.observed.service, seen.records[name], replicas)
         yield from _ensure(seen, wanted, live, SCALING_MANAGER)
         if live is not None and live["spec"].get("replicas", 1) != replicas:

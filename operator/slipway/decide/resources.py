@@ -23,8 +23,9 @@ from slipway.api.names import (
 )
 from slipway.api.schema import seconds
 from slipway.api.v1alpha1 import Predictor, RuntimeContainer
-from slipway.decide import fetching, options, placement, storage
+from slipway.decide import accounts, fetching, options, placement, storage
 from slipway.decide.fetching import Fetching
+from slipway.decide.network import Network
 from slipway.decide.revision import Record, data
 
 DRAIN_S = 10
@@ -90,7 +91,8 @@ def deployment(owner: Manifest, revision: Record, replicas: int) -> Manifest:
     spec = revision.template["spec"]
     has_metrics = any(port["name"] == METRICS for one in spec["containers"] for port in one.get("ports") or ())
     told = {LABEL_METRICS: METRICS} if has_metrics else {}
-    template = {"metadata": {"labels": own | told}, "spec": spec}
+    marks = accounts.marks(spec, revision.storage_uri)
+    template = {"metadata": marks | {"labels": own | told | marks.get("labels", {})}, "spec": spec}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -171,6 +173,22 @@ def budget(owner: Manifest) -> Manifest:
     }
 
 
+def network_policy(owner: Manifest, network: Network) -> Manifest:
+    """One for all pods of a service, fetchers included: a pod has one network."""
+    name = owner["metadata"]["name"]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(owner, name),
+        "spec": {
+            "podSelector": {"matchLabels": {LABEL_SERVICE: name}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": list(network.ingress),
+            "egress": list(network.egress),
+        },
+    }
+
+
 def pod_template(
     service: str,
     predictor: Predictor,
@@ -201,6 +219,7 @@ def pod_template(
             }
         ],
     }
+    spec |= accounts.fields(predictor)
     if where.fetch:
         fetch = fetching.container(where.fetch, predictor.model.storage, fetcher_image, fetched)
         spec["initContainers"] = [fetch | {"securityContext": RESTRICTED, **TERMINATION}]
@@ -216,7 +235,7 @@ def _model(
 ) -> Manifest:
     model = predictor.model
     server: Manifest = {
-        "name": "model",
+        "name": accounts.SERVER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "env": _env(service, predictor, container, where.path),

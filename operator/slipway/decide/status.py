@@ -19,12 +19,13 @@ from slipway.api.status import (
     HISTORY_MAX,
     Acknowledged,
     Condition,
+    Download,
     HistoryEntry,
     InferenceServiceStatus,
     Measured,
     RevisionStatus,
 )
-from slipway.decide import experiment, hosts, rescaled, shares, traffic
+from slipway.decide import downloads, experiment, hosts, rescaled, shares, traffic
 from slipway.decide.arms import Arm
 from slipway.decide.health import conditions, obstacle, outside_conflict, rival
 from slipway.decide.loading import model_state
@@ -67,7 +68,8 @@ def update(seen: Situation, config: Config, children: list[Action]) -> Update:
         return Update((), (), requeue_after_s=trial.look_s, used_up=used_up)
     if _without_measures(new) == _without_measures(seen.status):
         is_calm = new.rollout is None or new.rollout.phase in (Phase.HEALTHY, Phase.ROLLED_BACK)
-        period_s = config.checkpoint_s if is_calm else config.rollout_checkpoint_s
+        is_slow = is_calm or _without_downloads(new) == _without_downloads(seen.status)
+        period_s = config.checkpoint_s if is_slow else config.rollout_checkpoint_s
         left = period_s - seen.observed.status_age_s
         if left > 0:
             return Update((), (), requeue_after_s=min(left, trial.look_s or left))
@@ -89,7 +91,11 @@ def retold(service: Manifest, now: datetime) -> Iterator[Event]:
 
 
 def drift_event(body: Manifest) -> Event:
-    note = f"{body['kind']} {body['metadata']['name']} was edited by somebody else; put right"
+    # The rules of a policy are the installation's, which may have changed.
+    cause = (
+        "has other rules than the installation" if body["kind"] == "NetworkPolicy" else "was edited by somebody else"
+    )
+    note = f"{body['kind']} {body['metadata']['name']} {cause}; put right"
     return Event(Reason.DRIFT_REPAIRED, note)
 
 
@@ -234,6 +240,7 @@ def _revisions(seen: Situation) -> list[RevisionStatus]:
                 failed=seen.failed(name),
                 reason=state.reason,
                 message=state.message[:2048],
+                download=downloads.furthest(seen, name),
                 weight=_wanted_weight(seen, arm, name) if arm is not None and serves else 0,
                 acknowledged=_acknowledged(seen) if serves else None,
                 measured=shares_now.get(name),
@@ -301,6 +308,19 @@ def _without_measures(status: InferenceServiceStatus) -> InferenceServiceStatus:
     )
 
 
+def _without_downloads(status: InferenceServiceStatus) -> InferenceServiceStatus:
+    """Status without the numbers that move most, and that a release does not wait for."""
+    return status.model_copy(
+        update={
+            "revisions": [r.model_copy(update={"download": None}) for r in status.revisions],
+            "conditions": [
+                c.model_copy(update={"message": ""} if c.type == Type.MODEL_LOADED and _is_counting(c) else {})
+                for c in status.conditions
+            ],
+        }
+    )
+
+
 _MOVING: dict[str, Any] = {"ready": 0, "ready_at": None, "lead_time": None}
 """Of what is told of replicas: the kubelet moves it. That none is on its way any more is told at once."""
 
@@ -309,6 +329,8 @@ def _is_counting(condition: Condition) -> bool:
     """Whether its message counts what moves by itself."""
     if condition.type in (Type.ROLLOUT_HEALTHY, Type.RECONCILING):
         return condition.reason in (Reason.PROGRESSING, Reason.PAUSED)
+    if condition.type == Type.MODEL_LOADED:
+        return condition.reason == Reason.LOADING
     return condition.type == Type.PREDICTOR_READY or (condition.type, condition.status) == (Type.ROUTES_READY, "True")
 
 
@@ -322,11 +344,14 @@ def _without_evidence(release: RolloutStatus | None) -> RolloutStatus | None:
     return release.model_copy(update=growing)
 
 
+_SOME = Download(mib_per_second=0)
+
+
 def _without_numbers(revision: RevisionStatus) -> RevisionStatus:
-    """How many gateways there are moves by itself; whether all of them follow does not."""
+    """How many gateways there are moves by itself; whether all follow does not, nor whether a model is fetched."""
     acks = revision.acknowledged
     complete = Acknowledged(gateways=0, of=0) if acks is not None and acks.gateways == acks.of else acks
-    moving = {"ready": 0, "failed": 0, "acknowledged": complete}
+    moving = {"ready": 0, "failed": 0, "acknowledged": complete, "download": revision.download and _SOME}
     return revision.model_copy(update=moving | {"measured": None})
 
 

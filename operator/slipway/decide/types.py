@@ -9,6 +9,7 @@ from slipway.api.v1alpha1 import Toleration
 from slipway.decide.demand import Demand
 from slipway.decide.fetching import Fetching
 from slipway.decide.hosts import Claim, Domains
+from slipway.decide.network import Network
 from slipway.decide.release import Reading, Window
 
 
@@ -42,6 +43,10 @@ class Config:
     fetching: Fetching = field(default_factory=Fetching)
     placement: tuple[Rule, ...] = ()
     """The first that fits counts."""
+    service_accounts: frozenset[str] = frozenset()
+    """That pods may run under: NAME or NAMESPACE/NAME."""
+    network: Network | None = None
+    """What the pods of models may reach and who may reach them; None: Slipway makes no NetworkPolicy."""
     drain_s: float = 5.0
     """How long a revision keeps its pods after the last gateway left it: a request may be on its way there still."""
     revision_history_limit: int = 10
@@ -71,6 +76,18 @@ class GatewayView:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a pod last said of the model that it fetches."""
+
+    done: int
+    """Bytes."""
+    total: int | None
+    """None: it does not know."""
+    per_second: int
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One service and everything that belongs to it. Children are owned by this very object (uid), order is free."""
 
@@ -80,6 +97,8 @@ class Observed:
     deployments: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     budgets: tuple[Manifest, ...] = ()
+    policies: tuple[Manifest, ...] = ()
+    """NetworkPolicies."""
     pods: tuple[Manifest, ...] = ()
     slices: tuple[Manifest, ...] = ()
     """EndpointSlices of the revisions' Services, as the cache keeps them: `ready` has the names of ready pods."""
@@ -113,6 +132,8 @@ class Observed:
     """Pod -> requests that it works on or has queued, as far as is known; who goes when there are fewer replicas."""
     autoscalers: Mapping[str, str] = field(default_factory=dict)
     """Deployment -> who else scales it, such as HorizontalPodAutoscaler ns/x: its replicas are left to that one."""
+    downloads: Mapping[str, Fetched] = field(default_factory=dict)
+    """Pod that fetches its model -> how far it is; absent: not known."""
     rivals: tuple[Claim, ...] = ()
     """Other services whose host outside may be the same."""
     is_preview_taken: bool = False

@@ -7,12 +7,14 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from slipway_runtime.errors import Failure
 from slipway_runtime.fetch import local
 from slipway_runtime.fetch import policy as rules
+from slipway_runtime.fetch.board import Board
 from slipway_runtime.fetch.failures import FetchError, Why, size
 from slipway_runtime.fetch.last_words import tell
 from slipway_runtime.fetch.progress import say
@@ -50,7 +52,9 @@ def _fetched(args: argparse.Namespace, env: Mapping[str, str]) -> str:
     from slipway_runtime.fetch.credentials import Credentials  # noqa: PLC0415
     from slipway_runtime.fetch.remote import fetch  # noqa: PLC0415
 
-    done = fetch(uri, source, args.dest, settings, Credentials(env))
+    board = Board()
+    with board.at(args.progress_port) if args.progress_port is not None else nullcontext():
+        done = fetch(uri, source, args.dest, settings, Credentials(env), board=board)
     if done.was_there:
         return f"{uri}: is in {args.dest} already"
     return f"{uri}: {size(done.bytes)} fetched to {args.dest}"
@@ -68,6 +72,8 @@ def _arguments(argv: list[str] | None, env: Mapping[str, str]) -> argparse.Names
     parser.add_argument("dest", metavar="DEST", type=Path)
     limit = env.get("SLIPWAY_FETCH_MAX_BYTES")
     parser.add_argument("--max-bytes", type=int, default=limit, help="[SLIPWAY_FETCH_MAX_BYTES, default: 500 GiB]")
+    port, words = env.get("SLIPWAY_FETCH_PROGRESS_PORT"), "where to tell how far it is [SLIPWAY_FETCH_PROGRESS_PORT]"
+    parser.add_argument("--progress-port", type=int, default=port, help=words)
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,7 @@
-"""How far a download is: a line for the log now and then, and the judge of a store that is too slow."""
+"""How far a download is: a line for the log now and then, and the judge of a store that is too slow.
+
+Who asks is told the same by `board.py`.
+"""
 
 import sys
 import threading
@@ -54,8 +57,14 @@ class Progress:
                 words = f"the store of '{self._uri}' brings {size(speed)}/s, {least}"
                 raise FetchError(Why.SLOW, f"{words}; {self.line(now)}")
 
+    def facts(self, now: float) -> dict[str, int | None]:
+        return {"done": self._done, "total": self._total, "bytesPerSecond": int(self._speed(now))}
+
+    def _speed(self, now: float) -> float:
+        return (self._done - self._had) / max(now - self._started, 0.001)
+
     def line(self, now: float) -> str:
-        speed = (self._done - self._had) / max(now - self._started, 0.001)
+        speed = self._speed(now)
         if not self._total:
             return f"{size(self._done)}, {size(speed)}/s"
         left_s = (self._total - self._done) / speed if speed else float("inf")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from slipway_runtime.fetch import hub, registry, stores, web
 from slipway_runtime.fetch import policy as rules
+from slipway_runtime.fetch.board import Board
 from slipway_runtime.fetch.credentials import Credentials, tls
 from slipway_runtime.fetch.dial import Dialer, proxy
 from slipway_runtime.fetch.digests import of_model
@@ -36,8 +37,10 @@ class Fetched:
     was_there: bool = False
 
 
-def fetch(uri: str, source: Remote, dest: Path, settings: Settings, credentials: Credentials) -> Fetched:
-    """Bring the model to `dest`.
+def fetch(
+    uri: str, source: Remote, dest: Path, settings: Settings, credentials: Credentials, *, board: Board
+) -> Fetched:
+    """Bring the model to `dest`, and show on the way how far it is.
 
     Raises:
         FetchError: in the words of `failures.Why`.  OSError: the disk.
@@ -54,7 +57,7 @@ def fetch(uri: str, source: Remote, dest: Path, settings: Settings, credentials:
     context = tls(credentials.authorities())
     errand = Errand(uri, storage, settings.limits, credentials, dialer, Session(dialer, context))
     with closing(errand.session):
-        made, count = _at_last(lambda: _brought(errand, source, dest, lambda: Session(dialer, context)))
+        made, count = _at_last(lambda: _brought(errand, source, dest, lambda: Session(dialer, context), board))
     publish(made, dest, mark.hexdigest())
     return Fetched(count)
 
@@ -71,7 +74,9 @@ def _at_last(bring: Callable[[], tuple[Path, int]]) -> tuple[Path, int]:
     return bring()
 
 
-def _brought(errand: Errand, source: Remote, dest: Path, open_session: Callable[[], Session]) -> tuple[Path, int]:
+def _brought(
+    errand: Errand, source: Remote, dest: Path, open_session: Callable[[], Session], board: Board
+) -> tuple[Path, int]:
     listing = _listing(errand, source)
     total = check(listing.items, errand.limits, errand.uri)
     staging = dest / STAGING
@@ -79,6 +84,7 @@ def _brought(errand: Errand, source: Remote, dest: Path, open_session: Callable[
     try:
         room(dest, total - _on_disk(journal.files))
         progress = Progress(errand.uri, total or None, errand.limits.min_bytes_per_second)
+        board.show(progress)
         Download(listing.items, journal, errand.limits, progress, open_session).run()
         say(f"{errand.uri}: {size(progress.done)} downloaded")
         return _finished(errand, listing, journal.files, staging), progress.done
