@@ -42,6 +42,7 @@ HORIZONTAL_POD_AUTOSCALER = Kind("autoscaling", "v2", "horizontalpodautoscalers"
 SECRET_KIND = Kind("", "v1", "secrets", "Secret")
 
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
+TOKEN_REVIEW = Kind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
 OWNED = (DEPLOYMENT, SERVICE, CONTROLLER_REVISION, POD_DISRUPTION_BUDGET, NETWORK_POLICY, POD, ENDPOINT_SLICE)
