@@ -50,14 +50,16 @@ def _fetched(args: argparse.Namespace, env: Mapping[str, str]) -> str:
         return f"{uri}: {size(count)} copied to {args.dest}"
     # obstore and ssl take their time: what is here already needs neither.
     from slipway_runtime.fetch.credentials import Credentials  # noqa: PLC0415
+    from slipway_runtime.fetch.nodecache import opened  # noqa: PLC0415
     from slipway_runtime.fetch.remote import fetch  # noqa: PLC0415
 
     board = Board()
     with board.at(args.progress_port) if args.progress_port is not None else nullcontext():
-        done = fetch(uri, source, args.dest, settings, Credentials(env), board=board)
+        done = fetch(uri, source, args.dest, settings, Credentials(env), board=board, cache=opened(env))
     if done.was_there:
         return f"{uri}: is in {args.dest} already"
-    return f"{uri}: {size(done.bytes)} fetched to {args.dest}"
+    whence = " from the node's cache" if done.from_cache else ""
+    return f"{uri}: {size(done.bytes)} fetched{whence} to {args.dest}"
 
 
 def _of_disk(error: OSError) -> Failure:

@@ -1,4 +1,7 @@
-"""One model from a store, from its URI to its folder: plan, download, digest, unpack, publish."""
+"""One model from a store, from its URI to its folder: plan, download, digest, unpack, publish.
+
+Where the node has a cache, that comes first: see `nodecache`.
+"""
 
 import hashlib
 import os
@@ -8,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway_runtime.fetch import hub, registry, stores, web
+from slipway_runtime.fetch import hub, nodecache, registry, stores, web
 from slipway_runtime.fetch import policy as rules
 from slipway_runtime.fetch.board import Board
 from slipway_runtime.fetch.credentials import Credentials, tls
@@ -19,6 +22,7 @@ from slipway_runtime.fetch.errand import Errand
 from slipway_runtime.fetch.failures import FetchError, Why, size
 from slipway_runtime.fetch.http import Session
 from slipway_runtime.fetch.items import STAGING, Listing, check
+from slipway_runtime.fetch.nodecache import Cache
 from slipway_runtime.fetch.journal import Journal
 from slipway_runtime.fetch.progress import Progress, say
 from slipway_runtime.fetch.publish import is_published, publish, room
@@ -35,12 +39,32 @@ _TRIES = 3
 class Fetched:
     bytes: int
     was_there: bool = False
+    from_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    dest: Path
+    board: Board
+    open_session: Callable[[], Session]
+    """Of one thread, to the store."""
+
+    @property
+    def staging(self) -> Path:
+        return self.dest / STAGING
 
 
 def fetch(
-    uri: str, source: Remote, dest: Path, settings: Settings, credentials: Credentials, *, board: Board
+    uri: str,
+    source: Remote,
+    dest: Path,
+    settings: Settings,
+    credentials: Credentials,
+    *,
+    board: Board,
+    cache: Cache | None = None,
 ) -> Fetched:
-    """Bring the model to `dest`, and show on the way how far it is.
+    """Bring the model to `dest`, and show on the way how far it is. `cache` is closed.
 
     Raises:
         FetchError: in the words of `failures.Why`.  OSError: the disk.
@@ -56,38 +80,86 @@ def fetch(
     dialer = Dialer(settings.policy, proxy(settings.proxy))
     context = tls(credentials.authorities())
     errand = Errand(uri, storage, settings.limits, credentials, dialer, Session(dialer, context))
+    aim = _Aim(dest, board, lambda: Session(dialer, context))
     with closing(errand.session):
-        made, count = _at_last(lambda: _brought(errand, source, dest, lambda: Session(dialer, context), board))
+        if cache is not None:
+            with closing(cache.session):
+                return _by_cache(errand, source, aim, cache, mark.hexdigest())
+        made, count, _ = _at_last(errand, source, aim)
     publish(made, dest, mark.hexdigest())
     return Fetched(count)
 
 
-def _at_last(bring: Callable[[], tuple[Path, int]]) -> tuple[Path, int]:
-    """Again while the model is replaced."""
+def _by_cache(errand: Errand, source: Remote, aim: _Aim, cache: Cache, mark: str) -> Fetched:
+    """From the node's cache where that has it, else from the store, and into the cache then."""
+    place, key, listing = nodecache.source_of(errand.uri, errand.storage), nodecache.pinned(errand.storage), None
+    if key is None:
+        try:
+            listing = _listing(errand, source)
+        except FetchError as error:
+            last = cache.last(place) if nodecache.is_down(error) else None
+            if last is None or (count := _cached(errand, aim, cache, last, mark)) is None:
+                raise
+            say(f"{error}; what was there last comes from the node's cache")
+            return Fetched(count, from_cache=True)
+        key = nodecache.listed(listing, errand.storage)
+    if key is not None and (count := _cached(errand, aim, cache, key, mark)) is not None:
+        cache.remember(place, key)
+        return Fetched(count, from_cache=True)
+    made, count, listing = _at_last(errand, source, aim, listing)
+    publish(made, aim.dest, mark)
+    if key := nodecache.pinned(errand.storage) or nodecache.listed(listing, errand.storage):
+        cache.keep(key, aim.dest)
+        cache.remember(place, key)
+    return Fetched(count)
+
+
+def _cached(errand: Errand, aim: _Aim, cache: Cache, key: str, mark: str) -> int | None:
+    """A model from the cache into its folder; None: it has to come from the store."""
+    if (listing := cache.find(key)) is None:
+        return None
+    try:
+        files, count = _downloaded(errand, listing, aim, cache.open_session)
+    except FetchError as error:
+        if error.why is Why.DISK:
+            raise
+        say(f"the node's cache is left out: {error}")
+        return None
+    publish(files, aim.dest, mark)
+    return count
+
+
+def _at_last(errand: Errand, source: Remote, aim: _Aim, listing: Listing | None = None) -> tuple[Path, int, Listing]:
+    """From the store, again while the model is replaced; `listing`: what there was a moment ago."""
     for _ in range(_TRIES - 1):
         try:
-            return bring()
+            return _brought(errand, listing or _listing(errand, source), aim)
         except FetchError as error:
             if error.why is not Why.CHANGED:
                 raise
             say(f"{error}; once more from the beginning")
-    return bring()
+            listing = None
+    return _brought(errand, listing or _listing(errand, source), aim)
 
 
-def _brought(
-    errand: Errand, source: Remote, dest: Path, open_session: Callable[[], Session], board: Board
+def _brought(errand: Errand, listing: Listing, aim: _Aim) -> tuple[Path, int, Listing]:
+    files, count = _downloaded(errand, listing, aim, aim.open_session)
+    return _finished(errand, listing, files, aim.staging), count, listing
+
+
+def _downloaded(
+    errand: Errand, listing: Listing, aim: _Aim, open_session: Callable[[], Session]
 ) -> tuple[Path, int]:
-    listing = _listing(errand, source)
+    """The files of a listing, each as it was announced; and their bytes."""
     total = check(listing.items, errand.limits, errand.uri)
-    staging = dest / STAGING
-    journal = Journal(staging, errand.uri, listing.items)
+    journal = Journal(aim.staging, errand.uri, listing.items)
     try:
-        room(dest, total - _on_disk(journal.files))
+        room(aim.dest, total - _on_disk(journal.files))
         progress = Progress(errand.uri, total or None, errand.limits.min_bytes_per_second)
-        board.show(progress)
+        aim.board.show(progress)
         Download(listing.items, journal, errand.limits, progress, open_session).run()
         say(f"{errand.uri}: {size(progress.done)} downloaded")
-        return _finished(errand, listing, journal.files, staging), progress.done
+        return journal.files, progress.done
     finally:
         journal.close()
 
