@@ -20,12 +20,11 @@ _ROOM = 0.9
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-async def run(folder: Path, most_bytes: int, port: int) -> None:
+async def run(store: Store, port: int) -> None:
     """Until SIGTERM."""
     server = await Server.load()
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
-    store = Store(folder, most_bytes, _BOOT_ID.read_text().strip())
     async with server.session() as session:
         kube = KubeClient(session, server.url, timeout_s=5.0)
         tokens = Tokens(lambda body: kube.create(TOKEN_REVIEW, body, manager="slipway-cache"))
@@ -40,7 +39,8 @@ def main() -> None:
     logs.configure(logs.Form(os.environ.get("SLIPWAY_LOG_FORMAT", "json")), os.environ.get("SLIPWAY_LOG_LEVEL", "INFO"))
     folder = Path(os.environ.get("SLIPWAY_CACHE_DIR", "/var/cache/slipway"))
     # Not uvloop: it has no sendfile, which is what this is quick by.
-    asyncio.run(run(folder, int(float(size) * _ROOM), int(os.environ.get("SLIPWAY_CACHE_PORT", "8097"))))
+    store = Store(folder, int(float(size) * _ROOM), _BOOT_ID.read_text().strip())
+    asyncio.run(run(store, int(os.environ.get("SLIPWAY_CACHE_PORT", "8097"))))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The cache's port. A pod shows its token with every request.
 
-    GET /v1/models/KEY          {"files": [[path, size], ...]}, or 404
-    GET /v1/models/KEY/INDEX    one file, or a range of it
-    PUT /v1/models/KEY          length of a head, line break, the head as above, then all files, one after the other
-    GET /v1/sources/SOURCE      {"key": KEY, "age": seconds}: what the source had when it was last asked, or 404
-    PUT /v1/sources/SOURCE      KEY
-    GET /metrics, /healthz      for everybody
+GET /v1/models/KEY          {"files": [[path, size], ...]}, or 404
+GET /v1/models/KEY/INDEX    one file, or a range of it
+PUT /v1/models/KEY          length of a head, line break, the head as above, then all files, one after the other
+GET /v1/sources/SOURCE      {"key": KEY, "age": seconds}: what the source had when it was last asked, or 404
+PUT /v1/sources/SOURCE      KEY
+GET /metrics, /healthz      for everybody
 """
 
 import asyncio
@@ -177,9 +177,9 @@ async def _more(request: web.Request, data: bytes, least: int) -> bytes:
 
 async def _write(request: web.Request, incoming: Incoming, data: bytes) -> None:
     """Off the loop, which others wait for."""
-    while data:
+    while data := await _more(request, data, _PIECE):
         await asyncio.to_thread(incoming.write, data)
-        data = await _more(request, b"", _PIECE)
+        data = b""
 
 
 def _told(status: int, words: str) -> web.Response:

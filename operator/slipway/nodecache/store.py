@@ -69,9 +69,10 @@ class Incoming:
     def _next(self) -> None:
         """On to the next file that has bytes; those that have none are there with that."""
         self.close()
-        for index, self._left in self._sizes:
+        for index, size in self._sizes:
+            self._left = size
             self._file = os.open(self.folder / str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            if self._left:
+            if size:
                 return
             self.close()
 

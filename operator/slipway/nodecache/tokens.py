@@ -1,7 +1,7 @@
 """Whose pod is asking? Its token says it, and the API server says whether the token is true.
 
-An owner is one ServiceAccount of one namespace in one of its lives (its uid): a namespace that is made anew under an old
-name inherits nothing.
+An owner is one ServiceAccount of one namespace in one of its lives (its uid): a namespace that is made anew under an
+old name inherits nothing.
 """
 
 import hashlib

@@ -22,8 +22,8 @@ from slipway_runtime.fetch.errand import Errand
 from slipway_runtime.fetch.failures import FetchError, Why, size
 from slipway_runtime.fetch.http import Session
 from slipway_runtime.fetch.items import STAGING, Listing, check
-from slipway_runtime.fetch.nodecache import Cache
 from slipway_runtime.fetch.journal import Journal
+from slipway_runtime.fetch.nodecache import Cache
 from slipway_runtime.fetch.progress import Progress, say
 from slipway_runtime.fetch.publish import is_published, publish, room
 from slipway_runtime.fetch.settings import Settings
@@ -147,9 +147,7 @@ def _brought(errand: Errand, listing: Listing, aim: _Aim) -> tuple[Path, int, Li
     return _finished(errand, listing, files, aim.staging), count, listing
 
 
-def _downloaded(
-    errand: Errand, listing: Listing, aim: _Aim, open_session: Callable[[], Session]
-) -> tuple[Path, int]:
+def _downloaded(errand: Errand, listing: Listing, aim: _Aim, open_session: Callable[[], Session]) -> tuple[Path, int]:
     """The files of a listing, each as it was announced; and their bytes."""
     total = check(listing.items, errand.limits, errand.uri)
     journal = Journal(aim.staging, errand.uri, listing.items)

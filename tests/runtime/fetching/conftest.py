@@ -40,11 +40,14 @@ Fetch = Callable[..., Outcome]
 
 @pytest.fixture
 def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Fetch:
-    """Fetches as the init container does. Each call is another start of it, with the same volume."""
-    log, dest = tmp_path / "termination-log", tmp_path / "volume"
+    """Fetches as the init container does. Each call is another start of it, with the volume of its pod."""
+    log = tmp_path / "termination-log"
     monkeypatch.setattr(errors, "TERMINATION_LOG", log)
 
-    def run(uri: str, *, env: dict[str, str] | None = None, inside: bool = True, **settings: Any) -> Outcome:
+    def run(
+        uri: str, *, env: dict[str, str] | None = None, inside: bool = True, pod: str = "volume", **settings: Any
+    ) -> Outcome:
+        dest = tmp_path / pod
         log.write_text("")
         hosts = {"insideHosts": [f"127.0.0.1:{store.port}"]} if inside else {}
         given = {**settings, "policy": {**hosts, **settings.get("policy", {})}}
