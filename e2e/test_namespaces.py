@@ -41,7 +41,7 @@ def test_a_runtime_of_one_namespace_serves_no_other(slipway: Installation, team:
         team.apply(runtime)
         other.apply(service("hello", modelFormat=ours))
         words = other.wait("hello", "Accepted", "False", reason="NoSupportingRuntime", within_s=10)["message"]
-        assert words.startswith("no runtime supports model format 'coreml'; formats that have one: ensemble, onnx")
+        assert words.startswith("no runtime supports model format 'coreml'; formats that have one: ensemble, lightgbm")
         other.apply(service("hello", runtime="ours"))
         words = other.wait("hello", "Accepted", "False", reason="RuntimeNotFound", within_s=10)["message"]
         there = "slipway-pytorch, slipway-sklearn-xgboost, slipway-triton"

@@ -196,7 +196,7 @@ REFUSED = [
     # What there is not
     refused("pod-spec", predictor("podSpec", {"hostNetwork": True}), 'unknown field "spec.predictor.podSpec"'),
     refused("security-context", model("securityContext", {"privileged": True}), f'unknown field "{MODEL}.securityContext"'),
-    refused("service-account", predictor("serviceAccountName", "admin"), 'unknown field "spec.predictor.serviceAccountName"'),
+    refused("service-account", predictor("serviceAccountName", "../admin"), "spec.predictor.serviceAccountName", "should match"),
     refused("host-path", model("volumeMounts", [{"mountPath": "/"}]), f'unknown field "{MODEL}.volumeMounts"'),
     refused("field-of-a-later-version", changed(("spec.explainer", {"type": "shap"})), 'unknown field "spec.explainer"'),
     refused("prototype", predictor("__proto__", {"x": 1}), 'unknown field "spec.predictor.__proto__"'),
@@ -359,6 +359,7 @@ TOLD = [
     told("RuntimeForbids", f"{MODEL}.env: LD_PRELOAD says what is loaded and run, which is the runtime's", later("preloads", (f"{MODEL}.env", [{"name": "LD_PRELOAD", "value": "/mnt/models/own.so"}]))),
     told("RuntimeForbids", "spec.traffic.variants[b].model.env: PYTHONPATH says what is loaded and run", later("preloads-in-a-variant", ("spec.traffic.variants", [variant("b", model=service()["spec"]["predictor"]["model"] | {"env": [{"name": "PYTHONPATH", "value": "/mnt/models"}]})]))),
     told("OptionNotSupported", f"{OPTIONS}.preferredBatchSizes has 8, more than maxBatchSize, which is 4", later("batches-over-the-most", (OPTIONS, {"maxBatchSize": 4, "preferredBatchSizes": [8]}))),
+    told("ServiceAccountRefused", "spec.predictor.serviceAccountName: models may not run as ServiceAccount admin of namespace ", later("account-of-an-admin", ("spec.predictor.serviceAccountName", "admin"))),
     told("InvalidTraffic", "spec.traffic: variant b: regex '(?=a)b' cannot be used: lookaround", later("looks-around", ("spec.traffic.variants", [group("b", "regex", "(?=a)b")]))),
     told("InvalidTraffic", "the match header x-group exact beta can never win, for variant b takes all of it by header x-group prefix be; put variant c first", later("never-wins", ("spec.traffic.variants", [group("b", "prefix", "be"), group("c", "exact", "beta")]))),
     told("InvalidAccess", "spec.access: jwt.jwks has a private or secret key: put public keys only", later("shows-its-key", ("spec.access.jwt", {"issuer": "i", "jwks": '{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'}))),
