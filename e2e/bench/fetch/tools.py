@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,13 @@ from pathlib import Path
 from e2e.bench.runtime.environments import ensure
 from e2e.cluster import build
 from e2e.cluster.shell import ClusterError
+from slipway_runtime.fetch import nodecache
 
 OURS, RCLONE, AWS, KSERVE = "slipway", "rclone", "aws s3 cp", "KServe"
+FIRST, SECOND = "slipway, into the node's cache too", "slipway, from the node's cache"
 PEERS = (RCLONE, AWS, KSERVE)
 KEY, SECRET = "AKIABENCHMARK00", "not-a-secret-but-long-enough"
-PORT = 9311
+PORT, CACHE_PORT = 9311, 9312
 ENDPOINT = f"http://127.0.0.1:{PORT}"
 _KSERVE = "import sys; from kserve_storage import Storage; Storage.download(sys.argv[1], sys.argv[2])"
 _LIMIT_S = 900
@@ -53,25 +56,38 @@ def serving(folder: Path) -> Iterator[None]:
     """rclone's S3 server, with the folders in `folder` as buckets."""
     options = ["--addr", f"127.0.0.1:{PORT}", "--auth-key", f"{KEY},{SECRET}", "--no-checksum", "--etag-hash", ""]
     command = [str(rclone()), "serve", "s3", *options, "--config", os.devnull, str(folder)]
+    with _server("rclone's S3 server", command, PORT):
+        yield
+
+
+@contextmanager
+def caching(folder: Path) -> Iterator[None]:
+    """The node's cache, empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "e2e.bench.fetch.node", str(folder), str(CACHE_PORT)]
+    with _server("the node's cache", command, CACHE_PORT):
+        yield
+
+
+@contextmanager
+def _server(name: str, command: list[str], port: int) -> Iterator[None]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            _wait_for(server)
+            _wait_for(name, server, port)
             yield
         finally:
             server.terminate()
 
 
-def _wait_for(server: "subprocess.Popen[bytes]") -> None:
-    import socket  # noqa: PLC0415
-
+def _wait_for(name: str, server: "subprocess.Popen[bytes]", port: int) -> None:
     for _ in range(200):
         if server.poll() is not None:
-            raise ClusterError("rclone's S3 server does not start")
+            raise ClusterError(f"{name} does not start")
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise ClusterError("rclone's S3 server does not listen")
+    raise ClusterError(f"{name} does not listen")
 
 
 def run(tool: str, bucket: str, folder: str, dest: Path) -> Run:
@@ -87,7 +103,9 @@ def run(tool: str, bucket: str, folder: str, dest: Path) -> Run:
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise ClusterError(f"{tool} ended with {child.returncode}: {words.decode(errors='replace').strip()[-400:]}")
-    if tool != OURS:
+    if (tool == SECOND) is not (b"from the node's cache" in words):
+        raise ClusterError(f"{tool}: {words.decode(errors='replace').strip()[-400:]}")
+    if tool in PEERS:
         subprocess.run(["sync", "--file-system", str(dest)], check=True)
     return Run(time.monotonic() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
@@ -104,16 +122,19 @@ def _command(tool: str, bucket: str, folder: str, dest: Path) -> tuple[list[str]
         "S3_VERIFY_SSL": "0",
     }
     uri = f"s3://{bucket}/{folder}"
+    if tool in (OURS, FIRST, SECOND):
+        told = {
+            "policy": {"insideHosts": [f"127.0.0.1:{PORT}"]},
+            "storage": {"endpoint": ENDPOINT, "secretName": "bench"},
+        }
+        env = {f"SLIPWAY_SECRET_{name}": aws[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+        env["SLIPWAY_FETCH"] = json.dumps(told)
+        if tool != OURS:
+            token = dest.with_name("token")
+            token.write_text("true")
+            env |= {nodecache.ADDRESS: f"http://127.0.0.1:{CACHE_PORT}", nodecache.TOKEN: str(token)}
+        return [sys.executable, "-m", "slipway_runtime.fetch", uri, str(dest)], env
     match tool:
-        case "slipway":
-            told = {
-                "policy": {"insideHosts": [f"127.0.0.1:{PORT}"]},
-                "storage": {"endpoint": ENDPOINT, "secretName": "bench"},
-            }
-            keys = {f"SLIPWAY_SECRET_{name}": aws[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-            return [sys.executable, "-m", "slipway_runtime.fetch", uri, str(dest)], keys | {
-                "SLIPWAY_FETCH": json.dumps(told)
-            }
         case "rclone":
             remote = [
                 "--s3-provider",
