@@ -162,11 +162,40 @@ egress:
   - {port: 53, protocol: TCP}
   to: {{- toYaml .dns | nindent 2 }}
 {{- end }}
+{{- if $.Values.cache.enabled }}
+- ports:
+  - {port: 8097, protocol: TCP}
+  to:
+  - namespaceSelector:
+      matchLabels: {kubernetes.io/metadata.name: {{ $.Release.Namespace }}}
+    podSelector:
+      matchLabels: {{- include "slipway.cacheSelector" $ | nindent 8 }}
+{{- end }}
 {{- with .egress }}
 {{ toYaml . }}
 {{- end }}
-{{- if not (or .dns .egress) }} []{{ end }}
+{{- if not (or .dns .egress $.Values.cache.enabled) }} []{{ end }}
 {{- end }}
+{{- end -}}
+
+{{- define "slipway.cache" -}}
+{{- printf "%s-cache" (include "slipway.fullname" .) -}}
+{{- end -}}
+
+{{- define "slipway.cacheSelector" -}}
+app.kubernetes.io/name: {{ include "slipway.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: cache
+{{- end -}}
+
+{{/* What the operator tells fetchers. */}}
+{{- define "slipway.fetch" -}}
+{{- if .Values.cache.enabled -}}
+{{- $url := printf "http://%s.%s.svc.%s:8097" (include "slipway.cache" .) .Release.Namespace .Values.clusterDomain -}}
+{{ toJson (merge (dict "cache" $url) .Values.fetch) }}
+{{- else -}}
+{{ toJson .Values.fetch }}
+{{- end -}}
 {{- end -}}
 
 {{/* Names of the runtimes that the chart brings along, with commas. */}}

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from slipway.api.manifest import Manifest
+from slipway.decide.fetching import AUDIENCE
 from slipway.nodecache.server import Cache, serve
 from slipway.nodecache.store import Store
-from slipway.nodecache.tokens import AUDIENCE, Tokens
+from slipway.nodecache.tokens import Tokens
 
 ROOM = 64 << 30
 

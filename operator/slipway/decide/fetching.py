@@ -18,6 +18,9 @@ FETCHER = "fetch"
 PROGRESS, PROGRESS_PORT = "progress", 8098
 """Where a fetcher tells how far it is (`slipway_runtime.fetch.board`)."""
 CA_VOLUME, CA_PATH = "ca", "/etc/slipway/ca"
+TOKEN_VOLUME, TOKEN_PATH = "cache-token", "/var/run/secrets/slipway-cache"
+AUDIENCE, TOKEN_S = "slipway-cache", 600
+"""Of the token by which a pod proves to the node's cache whose it is; the shortest life that there is."""
 KEYS: Mapping[str, tuple[str, ...]] = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "gs": ("service-account.json",),
@@ -55,6 +58,8 @@ class Fetching:
     proxy: str = ""
     ca_config_map: str = ""
     """ConfigMap with `ca.crt` in the namespace of each service, if there is one."""
+    cache: str = ""
+    """URL of the node's cache; empty: there is none."""
 
 
 def parse(text: str) -> Fetching:
@@ -67,7 +72,9 @@ def parse(text: str) -> Fetching:
     if not isinstance(given, dict) or not isinstance(given.get("limits", {}), dict):
         raise TypeError(text)
     limits = {_LIMITS[name]: _whole(value) for name, value in given.get("limits", {}).items()}
-    return Fetching(given.get("policy", {}), limits, given.get("proxy", ""), given.get("caConfigMap", ""))
+    return Fetching(
+        given.get("policy", {}), limits, given.get("proxy", ""), given.get("caConfigMap", ""), given.get("cache", "")
+    )
 
 
 _LIMITS = {
@@ -112,16 +119,28 @@ def container(uri: str, storage: Storage | None, image: str, fetching: Fetching)
         made["ports"] = [{"name": PROGRESS, "containerPort": PROGRESS_PORT, "protocol": "TCP"}]
         if fetching.ca_config_map:
             made["volumeMounts"].append({"name": CA_VOLUME, "mountPath": CA_PATH, "readOnly": True})
+        if fetching.cache:
+            made["env"] += [
+                {"name": "SLIPWAY_FETCH_CACHE", "value": fetching.cache},
+                {"name": "SLIPWAY_FETCH_CACHE_TOKEN", "value": f"{TOKEN_PATH}/token"},
+            ]
+            made["volumeMounts"].append({"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": True})
     return made
 
 
 def volumes(uri: str, fetching: Fetching) -> list[Manifest]:
     """Beside the model's own."""
-    if not (is_remote(uri) and fetching.ca_config_map):
-        return []
-    items = [{"key": "ca.crt", "path": "ca.crt"}]
-    source = {"name": fetching.ca_config_map, "items": items, "optional": True, "defaultMode": 0o644}
-    return [{"name": CA_VOLUME, "configMap": source}]
+    made: list[Manifest] = []
+    if is_remote(uri) and fetching.ca_config_map:
+        items = [{"key": "ca.crt", "path": "ca.crt"}]
+        source = {"name": fetching.ca_config_map, "items": items, "optional": True, "defaultMode": 0o644}
+        made.append({"name": CA_VOLUME, "configMap": source})
+    if is_remote(uri) and fetching.cache:
+        token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_S, "path": "token"}
+        made.append(
+            {"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}], "defaultMode": 0o644}}
+        )
+    return made
 
 
 def _settings(storage: Storage, fetching: Fetching) -> str:

@@ -1,7 +1,8 @@
 """Whose pod is asking? Its token says it, and the API server says whether the token is true.
 
 An owner is one ServiceAccount of one namespace in one of its lives (its uid): a namespace that is made anew under an
-old name inherits nothing.
+old name inherits nothing. A token must have been made for this audience: it opens nothing else, and no other opens the
+cache.
 """
 
 import hashlib
@@ -11,9 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from slipway.api.manifest import Manifest
+from slipway.decide.fetching import AUDIENCE
 
-AUDIENCE = "slipway-cache"
-"""What a token must have been made for: it opens nothing else, and no other token opens this."""
 _TRUE_S, _FALSE_S = 60.0, 5.0
 """How long an answer counts."""
 _KNOWN_MAX = 4096

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from slipway.api.manifest import Manifest
+from slipway.decide.fetching import AUDIENCE
 from slipway.nodecache.server import Cache, serve
 from slipway.nodecache.store import Store as Disk
-from slipway.nodecache.tokens import AUDIENCE, Tokens
+from slipway.nodecache.tokens import Tokens
 from slipway_runtime.fetch import nodecache
 from slipway_runtime.fetch.digests import of_model
 from tests.runtime.fetching import buckets
