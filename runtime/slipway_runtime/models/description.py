@@ -165,7 +165,7 @@ def _mlflow(top: Fields, path: Path) -> Description:
     flavour = Fields(flavours[known[0]], f"flavors.{known[0]}")
     names = [flavour.text(key) for key in _FLAVOURS[known[0]] if flavour.get(key) is not None]
     file = _file(names[0]) if names else ""
-    # A model of PyTorch's is one of several formats, by what is in its file; an estimator of LightGBM's is scikit-learn's.
+    # What is in the file says it: a model of PyTorch's is one of several, an estimator of LightGBM's is scikit-learn's.
     own = known[0] in FORMATS and not file.endswith((".skops", ".pkl"))
     found = Description(
         path,

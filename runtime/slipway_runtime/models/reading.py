@@ -2,7 +2,7 @@
 
 A file that was cut or made to hurt has such readers take all memory, run for ever, or die; whoever serves must not.
 
-    python -m slipway_runtime.models.reading    an Artifact and the allowed classes, pickled by its parent, on standard input
+    python -m slipway_runtime.models.reading    an Artifact and allowed classes, pickled by its parent, on its input
 """
 
 import os
