@@ -116,7 +116,7 @@ up: $(VENV)/done ## the cluster, with Slipway installed
 down: $(VENV)/done ## all of it gone
 	@PYTHONPATH=. $(PY) -m e2e.cluster down
 
-demo: $(VENV)/done ## the tour: install, predict, releases good and bad, replicas that follow, a mistake
+demo: $(VENV)/done ## the tour: install, predict, releases good and bad, replicas that follow, models from a store
 	@PYTHONPATH=$(PYTHONPATH):. $(PY) -m e2e.demo
 
 K ?=

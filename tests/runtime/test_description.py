@@ -1,6 +1,7 @@
 """What lies beside a model about it: slipway.yaml and MLflow's MLmodel, whose word counts, and what cannot be read."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,25 @@ def test_a_tensor_of_mlflow_without_a_name_is_the_only_one(tmp_path: Path, examp
     assert config.description is not None
     assert config.description.inputs == (TensorSpec("", "FP32", (-1, 4)),)
     assert config.description.example == {"": [[1, 2, 3, 4]]}
+
+
+@pytest.mark.parametrize(
+    ("flavour", "file", "inside", "form"),
+    [
+        ("pytorch: {model_data: data}", "data/model.pt2", "model/archive_format", "torch-export"),
+        ("pytorch: {model_data: data}", "data/model.pth", "model/constants.pkl", "torchscript"),
+        ("lightgbm: {data: model.skops}", "model.skops", "schema.json", "sklearn"),
+    ],
+)
+def test_what_mlflow_keeps_in_a_folder_or_as_another_kind_is_told_by_its_content(
+    tmp_path: Path, flavour: str, file: str, inside: str, form: str
+) -> None:
+    folder(tmp_path, mlmodel=f"flavors: {{{flavour}}}")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(tmp_path / file, "w") as archive:
+        archive.writestr(inside, b"")
+    found = find(str(tmp_path), "mlflow")
+    assert (found.path, found.format, found.folder) == (tmp_path / file, form, tmp_path)
 
 
 def test_an_example_in_another_form_is_told_as_ignored(tmp_path: Path) -> None:

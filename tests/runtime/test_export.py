@@ -122,3 +122,16 @@ def test_what_cannot_be_exported_is_told_and_leaves_nothing(
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, capsys: Text) -> None:
     assert run(["export", f"{HERE}Net", str(tmp_path), "--input", "x:FP32:4"]) == 78
     assert "is there already; name a folder that is not, or remove it" in capsys.readouterr().err
+
+
+def test_a_script_that_does_not_tell_its_input_has_it_from_mlflow(tmp_path: Path) -> None:
+    with pytest.warns(FutureWarning, match="deprecated"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(4, 3)), tmp_path / "model.pt")
+    signature = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}]'
+    (tmp_path / "MLmodel").write_text(
+        f"flavors: {{pytorch: {{model_data: model.pt}}}}\nsignature: {{inputs: '{signature}'}}"
+    )
+    model = load(find(str(tmp_path)), LoadOptions(device="cpu"))
+    assert model.metadata.inputs == (TensorSpec("input", "FP32", (-1, 4)),)
+    assert model.warm_up()
+    model.close()

@@ -255,6 +255,19 @@ def test_a_reader_that_takes_too_much_memory_is_ended(made: Path, tmp_path: Path
         opened(tmp_path)
 
 
+def test_a_part_of_a_skops_file_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
+    """XGBoost's reader again, which the administrator allowed."""
+    skops.io.dump(xgboost.XGBClassifier(n_estimators=2).fit(X, LABELS), tmp_path / "whole")
+    old, new = (b"num_featureSL" + len(one).to_bytes(8) + one for one in (b"4", b"4000000000"))
+    with zipfile.ZipFile(tmp_path / "whole") as whole, zipfile.ZipFile(tmp_path / "model.skops", "w") as made:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+        assert any(old in part for part in parts.values())
+        for name, part in parts.items():
+            made.writestr(name, part.replace(old, new))
+    with pytest.raises(BadModel, match=r"within \d+ MiB of memory|needs more than \d+ MiB of memory to be read"):
+        opened(tmp_path, LoadOptions(device="cpu", allowed_classes=("xgboost.*",)))
+
+
 def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 

@@ -136,7 +136,9 @@ def _check_described(config: ModelConfig, wanted: str) -> None:
 
 
 def _file_in(folder: Path, config: ModelConfig) -> Path:
-    if config.filename:
+    if config.filename and (folder / config.filename).is_dir():
+        folder /= config.filename  # MLflow keeps a model of PyTorch so
+    elif config.filename:
         if not (folder / config.filename).is_file():
             by = "default_model_filename" if config.description is None else config.description.path.name
             raise MissingModel(f"folder '{folder}' has no '{config.filename}' ({by}); put it there")

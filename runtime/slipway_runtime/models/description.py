@@ -164,11 +164,13 @@ def _mlflow(top: Fields, path: Path) -> Description:
         raise ValueError(f"its flavors are {', '.join(flavours) or 'none'}; served are {', '.join(_FLAVOURS)}")
     flavour = Fields(flavours[known[0]], f"flavors.{known[0]}")
     names = [flavour.text(key) for key in _FLAVOURS[known[0]] if flavour.get(key) is not None]
+    file = _file(names[0]) if names else ""
+    # What is in the file says it: a model of PyTorch's is one of several, an estimator of LightGBM's is scikit-learn's.
+    own = known[0] in FORMATS and not file.endswith((".skops", ".pkl"))
     found = Description(
         path,
-        # A model of PyTorch's is one of several formats, by what is in its file.
-        format=known[0] if known[0] in FORMATS else "",
-        file=_file(names[0]) if names else "",
+        format=known[0] if own else "",
+        file=file,
         inputs=_signature(top),
     )
     about = top.child("saved_input_example_info")

@@ -22,6 +22,7 @@ Method = Callable[[Any], Any]
 _METHODS = ("predict", "predict_proba", "decision_function", "transform", "score_samples")
 """Of scikit-learn's models, the usual one first."""
 _TRUSTED = (
+    "collections:OrderedDict",
     "sklearn.calibration:_CalibratedClassifier",
     "sklearn.calibration:_SigmoidCalibration",
     "sklearn.ensemble._hist_gradient_boosting.predictor:TreePredictor",

@@ -319,7 +319,7 @@ def _tabular(artifact: Artifact, own: Options, devices: list[str], options: Load
     from slipway_runtime.models.session_runner import SessionRunner  # noqa: PLC0415
 
     tabular.refuse_devices(artifact, devices)
-    reading.try_reading(artifact)
+    reading.try_reading(artifact, () if options.allow_code else options.allowed_classes)
     estimator = read(artifact, options.threads, allow_code=options.allow_code, allowed_classes=options.allowed_classes)
     metadata = tabular.signature(estimator, artifact)
     metadata = replace(metadata, ignored=(*metadata.ignored, *(f"parameters.{name}" for name in own.others)))

@@ -2,7 +2,7 @@
 
 A file that was cut or made to hurt has such readers take all memory, run for ever, or die; whoever serves must not.
 
-    python -m slipway_runtime.models.reading    one Artifact, pickled by its parent, on standard input
+    python -m slipway_runtime.models.reading    an Artifact and allowed classes, pickled by its parent, on its input
 """
 
 import os
@@ -10,6 +10,7 @@ import pickle
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,9 +18,8 @@ from slipway_runtime.errors import BadConfig, BadModel, Failure
 from slipway_runtime.memory import limit_bytes
 from slipway_runtime.models.artifacts import Artifact
 
-FORMATS = ("xgboost", "lightgbm")
-LEAST_BYTES, PER_BYTE = 1 << 30, 16
-"""Memory of the process: for the libraries, and for each byte of the file."""
+LEAST_BYTES, PER_BYTE = {"xgboost": 1 << 30, "lightgbm": 1 << 30, "sklearn": 2 << 30}, 16
+"""Memory of the process: for the libraries, which may bring torch along, and for each byte of the file."""
 _OURS_BYTES = 256 << 20
 """What the server itself takes of its container."""
 _CPU_S, _BYTES_PER_S = 60, 1 << 20
@@ -27,15 +27,15 @@ _SINGLE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _KINDS = {kind.exit_code: kind for kind in (BadModel, BadConfig)}
 
 
-def try_reading(artifact: Artifact) -> None:
+def try_reading(artifact: Artifact, allowed_classes: Sequence[str]) -> None:
     """Raises BadModel when the file cannot be read within the limits."""
-    if artifact.format not in FORMATS:
-        return
-    most_bytes = _most_bytes(artifact.path.stat().st_size)
+    if artifact.format == "sklearn" and not allowed_classes:
+        return  # numbers in arrays, or code
+    most_bytes = _most_bytes(artifact)
     environment = os.environ | dict.fromkeys(_SINGLE, "1") | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ran = subprocess.run(  # noqa: S603
         [sys.executable, "-P", "-m", "slipway_runtime.models.reading", str(most_bytes)],
-        input=pickle.dumps(artifact),
+        input=pickle.dumps((artifact, allowed_classes)),
         capture_output=True,
         env=environment,
         check=False,
@@ -51,15 +51,15 @@ def try_reading(artifact: Artifact) -> None:
     )
 
 
-def _most_bytes(file_bytes: int) -> int:
-    most = LEAST_BYTES + PER_BYTE * file_bytes
+def _most_bytes(artifact: Artifact) -> int:
+    most = LEAST_BYTES[artifact.format] + PER_BYTE * artifact.path.stat().st_size
     limit = limit_bytes()
     return most if limit is None else min(most, max(limit - _OURS_BYTES, limit // 2))
 
 
 def main() -> int:
     # Written by our own parent, over a pipe that nobody else has.
-    artifact = pickle.loads(sys.stdin.buffer.read())  # noqa: S301
+    artifact, allowed_classes = pickle.loads(sys.stdin.buffer.read())  # noqa: S301
     with suppress(OSError):  # the kernel takes this one first
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     most_bytes, most_s = int(sys.argv[1]), _CPU_S + artifact.path.stat().st_size // _BYTES_PER_S
@@ -70,7 +70,7 @@ def main() -> int:
     from slipway_runtime.models.tabular import signature  # noqa: PLC0415
 
     try:
-        signature(read(artifact, 1, allow_code=False), artifact)
+        signature(read(artifact, 1, allow_code=False, allowed_classes=allowed_classes), artifact)
     except MemoryError:
         said = f"model file '{artifact.path}' needs more than {most_bytes >> 20} MiB of memory to be read; "
         sys.stdout.write(said + "it is damaged, or the model needs a larger limit")

@@ -24,6 +24,7 @@ from torch.export.graph_signature import TensorArgument
 from slipway_runtime.errors import BadModel, cause
 from slipway_runtime.models.artifacts import Artifact
 from slipway_runtime.models.config import ModelConfig
+from slipway_runtime.models.description import Description
 from slipway_runtime.tensors import TensorSpec
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
@@ -199,7 +200,7 @@ def configured(program: Program, config: ModelConfig, path: Path) -> Program:
     controls = [control.name for control in config.sequence_batching.controls] if config.sequence_batching else []
     outputs = _outputs(program, config, path)
     if not given:
-        return replace(program, outputs=outputs)
+        return replace(program, inputs=_told(program.inputs, config.description), outputs=outputs)
     if any(spec.datatype == "BYTES" for spec in (*config.inputs, *config.outputs)):
         raise BadModel(f"the config of '{path}' has a tensor of strings, which PyTorch does not have; correct it")
     # Control inputs follow the model's own in what a runner gives.
@@ -215,6 +216,13 @@ def configured(program: Program, config: ModelConfig, path: Path) -> Program:
         return replace(program, inputs=config.inputs, outputs=outputs)
     call = program.call
     return replace(program, call=lambda *t: call(*[t[i] for i in order]), inputs=config.inputs, outputs=outputs)
+
+
+def _told(inputs: tuple[TensorSpec, ...], said: Description | None) -> tuple[TensorSpec, ...]:
+    """A model's only input, of which it does not tell the shape, as MLflow does without a name."""
+    if said is None or len(inputs) != 1 or len(said.inputs) != 1 or inputs[0].shape is not None:
+        return inputs
+    return inputs if said.inputs[0].datatype == "BYTES" else (replace(said.inputs[0], name=inputs[0].name),)
 
 
 def _outputs(program: Program, config: ModelConfig, path: Path) -> tuple[TensorSpec, ...]:
