@@ -34,6 +34,7 @@ ORDER = (
     "triton",
     "flavours",
     "storage",
+    "node_cache",
     "drift",
     "version_change",
     "traffic_split",

@@ -7,10 +7,11 @@ it. While the store is down, its last known listing counts for a day.
 
 import hashlib
 import json
+import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,21 +29,34 @@ ADDRESS, TOKEN = "SLIPWAY_FETCH_CACHE", "SLIPWAY_FETCH_CACHE_TOKEN"
 STALE_S = 24 * 3600.0
 """For so long the last known listing of a store that is down counts."""
 _LISTING_MAX = 64 << 20
+_PIECE = 64 << 20
+_KEEP_S, _KEEP_RATE = 5.0, 64 << 20
+"""How long a pod's start may wait until the cache has taken a model over, and for each so many bytes a second more."""
 _FAULTS = (FetchError, Transient, BrokenAnswer, OSError, ValueError, KeyError, TypeError)
 _DOWN = (Why.STORE, Why.SLOW)
 
 
-@dataclass(frozen=True, slots=True)
 class Cache:
-    url: str
-    token_file: Path
-    dialer: dial.Dialer
-    tls: ssl.SSLContext
-    session: Session
+    """After its first fault it is left alone: a pod's start waits for it once."""
+
+    def __init__(self, url: str, token_file: Path) -> None:
+        host, port = authority(url)
+        # A policy of its own: the administrator says where the cache is, and no model says anything about it.
+        self._dialer = dial.Dialer(Policy(inside_hosts=(f"{host}:{port}",)))
+        self._url, self._token_file, self._tls = url.rstrip("/"), token_file, ssl.create_default_context()
+        self._session, self._is_out = self.open_session(), False
 
     def open_session(self) -> Session:
         """Connections of one more thread."""
-        return Session(self.dialer, self.tls)
+        return Session(self._dialer, self._tls)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def leave_out(self, error: Exception) -> None:
+        """Say why it is left alone from now on."""
+        self._is_out = True
+        say(f"the node's cache is left out: {str(error)[:400] or type(error).__name__}")
 
     def find(self, key: str) -> Listing | None:
         """The files of a model, to be downloaded from there as from a store."""
@@ -50,7 +64,8 @@ class Cache:
         try:
             return None if found is None else Listing(tuple(self._items(key, found["files"])))
         except _FAULTS as error:
-            return _without(error)
+            self.leave_out(error)
+            return None
 
     def last(self, source: str) -> str | None:
         """The key that a source had when it was last seen, if that is not too long ago."""
@@ -58,7 +73,8 @@ class Cache:
         try:
             return None if found is None or found["age"] > STALE_S else str(found["key"])
         except _FAULTS as error:
-            return _without(error)
+            self.leave_out(error)
+            return None
 
     def remember(self, source: str, key: str) -> None:
         self._put(f"/v1/sources/{source}", len(key), [key.encode()])
@@ -72,54 +88,66 @@ class Cache:
 
     def _items(self, key: str, files: Any) -> Iterator[Item]:
         for index, (path, size) in enumerate(files):
-            request = partial(Request, f"{self.url}/v1/models/{key}/{index}", {}, self._authorization())
+            request = partial(Request, f"{self._url}/v1/models/{key}/{index}", {}, self._authorization())
             yield Item(safe_path(path), int(size), "", request)
 
     def _authorization(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self.token_file.read_text().strip()}"}
+        return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
 
     def _asked(self, path: str) -> Any:
+        """None: it is not there, or the cache is not well."""
+        if self._is_out:
+            return None
         try:
-            answer, _ = self.session.get(Request(self.url + path, {}, self._authorization()))
+            answer, _ = self._session.get(Request(self._url + path, {}, self._authorization()))
             try:
                 if answer.status == 404:
                     return None
                 body = answer.read(_LISTING_MAX)
-                return json.loads(body) if answer.status == 200 else _without(_error(answer.status, body))
+                if answer.status == 200:
+                    return json.loads(body)
+                raise _error(answer.status, body)
             finally:
-                self.session.drop(answer)
+                self._session.drop(answer)
         except _FAULTS as error:
-            return _without(error)
+            self.leave_out(error)
+            return None
 
     def _put(self, path: str, length: int, parts: list[bytes | Path]) -> None:
-        host, port = authority(self.url)
-        headers = {"Host": f"{host}:{port}", "Content-Length": str(length), **self._authorization()}
-        lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        if self._is_out:
+            return
+        host, port = authority(self._url)
+        until_s = time.monotonic() + _KEEP_S + length / _KEEP_RATE
         try:
-            with closing(self.dialer.connect(host, port, tls=False)) as connection:
+            headers = {"Host": f"{host}:{port}", "Content-Length": str(length), **self._authorization()}
+            lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+            with closing(self._dialer.connect(host, port, tls=False)) as connection:
                 connection.sendall("\r\n".join(lines).encode())
                 for part in parts:
                     if isinstance(part, bytes):
                         connection.sendall(part)
                     else:
-                        with part.open("rb") as file:
-                            connection.sendfile(file)
+                        _send(connection, part, until_s)
                 answer = Answer(connection)
                 if answer.status >= 300:
-                    _without(_error(answer.status, answer.read(1 << 12)))
+                    raise _error(answer.status, answer.read(1 << 12))
         except _FAULTS as error:
-            _without(error)
+            self.leave_out(error)
 
 
 def opened(env: Mapping[str, str]) -> Cache | None:
     """The cache that the pod was told of, if any."""
     url, token = env.get(ADDRESS), env.get(TOKEN)
-    if not url or not token:
-        return None
-    host, port = authority(url)
-    # A policy of its own: the administrator says where the cache is, and no model says anything about it.
-    dialer, tls = dial.Dialer(Policy(inside_hosts=(f"{host}:{port}",))), ssl.create_default_context()
-    return Cache(url.rstrip("/"), Path(token), dialer, tls, Session(dialer, tls))
+    return Cache(url, Path(token)) if url and token else None
+
+
+def _send(connection: socket.socket, path: Path, until_s: float) -> None:
+    """Raises TimeoutError: it takes longer than a pod's start may wait."""
+    with path.open("rb") as file:
+        for at in range(0, path.stat().st_size, _PIECE):
+            if time.monotonic() > until_s:
+                raise TimeoutError("it takes what it is given too slowly")
+            connection.sendfile(file, at, _PIECE)
 
 
 def source_of(uri: str, storage: Storage) -> str:
@@ -162,7 +190,3 @@ def _is_ours(path: Path, folder: Path) -> bool:
 
 def _error(status: int, body: bytes) -> FetchError:
     return FetchError(Why.STORE, f"it answers {status}: {body[:300].decode('utf-8', 'replace')}")
-
-
-def _without(error: Exception) -> None:
-    say(f"the node's cache is left out: {str(error)[:400] or type(error).__name__}")

@@ -83,7 +83,7 @@ def fetch(
     aim = _Aim(dest, board, lambda: Session(dialer, context))
     with closing(errand.session):
         if cache is not None:
-            with closing(cache.session):
+            with closing(cache):
                 return _by_cache(errand, source, aim, cache, mark.hexdigest())
         made, count, _ = _at_last(errand, source, aim)
     publish(made, dest, mark.hexdigest())
@@ -123,7 +123,7 @@ def _cached(errand: Errand, aim: _Aim, cache: Cache, key: str, mark: str) -> int
     except FetchError as error:
         if error.why is Why.DISK:
             raise
-        say(f"the node's cache is left out: {error}")
+        cache.leave_out(error)
         return None
     publish(files, aim.dest, mark)
     return count
