@@ -542,3 +542,38 @@ def test_the_notes_tell_the_next_command() -> None:
     notes = (helm.CHART / "templates" / "NOTES.txt").read_text()
     assert "kind: InferenceService" in notes
     assert "kubectl wait -n {{ $namespace }} infsvc/hello --for=condition=Ready" in notes
+
+
+CACHED = {"cache": {"enabled": True, "size": "20Gi"}}
+
+
+def test_fetchers_are_told_where_the_cache_of_their_node_is() -> None:
+    """And only where there is one."""
+    operator = next(
+        each for each in helm.of_kind(helm.render(CACHED), "Deployment") if "gateway" not in each["metadata"]["name"]
+    )
+    env = {each["name"]: each.get("value") for each in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
+    fetching = Settings.from_env(env | {"POD_NAMESPACE": "slipway-system"}).fetching
+    [service] = [
+        each for each in helm.of_kind(helm.render(CACHED), "Service") if each["metadata"]["name"].endswith("-cache")
+    ]
+    meta = service["metadata"]
+    assert (
+        fetching.cache
+        == f"http://{meta['name']}.{meta['namespace']}.svc.cluster.local:{service['spec']['ports'][0]['port']}"
+    )
+    assert service["spec"]["internalTrafficPolicy"] == "Local"
+    assert not helm.of_kind(helm.render(), "DaemonSet")
+
+
+def test_the_cache_may_ask_whose_a_token_is_and_no_more() -> None:
+    objects = helm.render(CACHED | {"networkPolicy": {"enabled": True, "models": {"enabled": True}}})
+    [role] = [each for each in helm.of_kind(objects, "ClusterRole") if each["metadata"]["name"].endswith("-cache")]
+    assert role["rules"] == [
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    ]
+    [daemons] = helm.of_kind(objects, "DaemonSet")
+    pod = daemons["spec"]["template"]["spec"]
+    assert {next(iter(volume.keys() - {"name"})) for volume in pod["volumes"]} == {"emptyDir"}
+    [policy] = [each for each in helm.of_kind(objects, "NetworkPolicy") if each["metadata"]["name"].endswith("-cache")]
+    assert policy["spec"]["podSelector"]["matchLabels"] == daemons["spec"]["selector"]["matchLabels"]

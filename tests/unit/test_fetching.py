@@ -14,7 +14,7 @@ from slipway.decide import fetching, resources
 from slipway.decide.fetching import Fetching
 from slipway.decide.pods import FETCH_REASONS, Fault, fault
 from slipway.decide.revision import Record
-from slipway_runtime.fetch import settings
+from slipway_runtime.fetch import nodecache, settings
 from slipway_runtime.fetch.__main__ import _arguments
 from slipway_runtime.fetch.failures import Why
 
@@ -52,6 +52,24 @@ def test_only_the_fetcher_sees_keys_of_the_secret_and_of_no_other_scheme() -> No
     assert {ref["key"] for ref in refs} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ca.crt"}
     assert all(ref["name"] == "keys" and ref["optional"] is True for ref in refs)
     assert "keys" not in json.dumps([spec["containers"], spec["volumes"]])
+
+
+def test_the_fetcher_alone_has_a_token_for_the_cache_and_for_nothing_else() -> None:
+    spec = pod("s3://models/m", Fetching(cache="http://slipway-cache.slipway-system.svc:8097"))
+    [volume] = [one for one in spec["volumes"] if "projected" in one]
+    [source] = volume["projected"]["sources"]
+    assert source["serviceAccountToken"] == {"audience": "slipway-cache", "expirationSeconds": 600, "path": "token"}
+    mounts = {one["name"]: [mount["name"] for mount in one["volumeMounts"]] for one in spec["initContainers"]}
+    assert volume["name"] in mounts["fetch"]
+    assert all(mount["name"] != volume["name"] for mount in spec["containers"][0]["volumeMounts"])
+    env = {variable["name"]: variable.get("value") for variable in spec["initContainers"][0]["env"]}
+    assert env[nodecache.ADDRESS] == "http://slipway-cache.slipway-system.svc:8097"
+    assert env[nodecache.TOKEN] == "/var/run/secrets/slipway-cache/token"
+
+
+def test_a_model_that_is_there_already_needs_no_cache() -> None:
+    spec = pod("pvc://claim/m", Fetching(cache="http://cache:8097"))
+    assert not [one for one in spec["volumes"] if "projected" in one]
 
 
 def test_without_a_secret_there_is_none() -> None:

@@ -44,11 +44,8 @@ class Incoming:
         self.folder = folder
         self._sizes: Iterator[tuple[int, int]] = iter([(index, size) for index, (_, size) in enumerate(files)])
         self._file, self._left = -1, 0
+        self.is_whole = False
         self._next()
-
-    @property
-    def is_whole(self) -> bool:
-        return self._file < 0
 
     def write(self, data: bytes) -> None:
         """Raises Refused: more than was announced.  OSError: the disk."""
@@ -75,6 +72,7 @@ class Incoming:
             if size:
                 return
             self.close()
+        self.is_whole = True
 
 
 @dataclass(slots=True)
