@@ -2,6 +2,7 @@
 
 GET /v1/models/KEY          {"files": [[path, size], ...]}, or 404
 GET /v1/models/KEY/INDEX    one file, or a range of it
+GET /v1/models/KEY/small    all files of less than 1 MiB, one after the other: thousands would take a request each
 PUT /v1/models/KEY          length of a head, line break, the head as above, then all files, one after the other
 GET /v1/sources/SOURCE      {"key": KEY, "age": seconds}: what the source had when it was last asked, or 404
 PUT /v1/sources/SOURCE      KEY
@@ -13,8 +14,9 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
@@ -31,7 +33,9 @@ FILES_MAX, HEAD_MAX = 50_000, 32 << 20
 _STALL_S = 30.0
 """A pod that sends nothing for so long has gone."""
 _PIECE = 4 << 20
-"""Bytes that are written at a time."""
+"""Bytes that are written, or read, at a time."""
+SMALL = 1 << 20
+"""As in `slipway_runtime.fetch.nodecache`."""
 _FIRST = re.compile(rb"[0-9]{1,9}\n")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,6 +60,7 @@ class Cache:
         app = web.Application()
         app.router.add_get("/v1/models/{key}", self._owned(self._head))
         app.router.add_get("/v1/models/{key}/{index:[0-9]{1,6}}", self._owned(self._file))
+        app.router.add_get("/v1/models/{key}/small", self._owned(self._small))
         app.router.add_put("/v1/models/{key}", self._owned(self._keep))
         app.router.add_get("/v1/sources/{source}", self._owned(self._last))
         app.router.add_put("/v1/sources/{source}", self._owned(self._remember))
@@ -95,6 +100,23 @@ class Cache:
             return _told(404, "that is not here")
         self._served.inc()
         return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+
+    async def _small(self, request: web.Request, owner: str) -> web.StreamResponse:
+        folder = self._store.find(owner, request.match_info["key"])
+        if folder is None:
+            return _told(404, "that is not here")
+        sizes = [(index, size) for index, (_, size) in enumerate(read_head(folder / HEAD)) if size < SMALL]
+        answer = web.StreamResponse()
+        answer.content_length = sum(size for _, size in sizes)
+        await answer.prepare(request)
+        try:
+            for batch in _batches(sizes):
+                self._served.inc(len(batch))
+                await answer.write(await asyncio.to_thread(_joined, folder, batch))
+        except FileNotFoundError:  # thrown out meanwhile: the pod sees an answer that was cut
+            if request.transport is not None:
+                request.transport.abort()
+        return answer
 
     async def _keep(self, request: web.Request, owner: str) -> web.StreamResponse:
         if self._uploads >= UPLOADS_MAX:
@@ -138,6 +160,23 @@ class Cache:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def _batches(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """Indices of files that are read at a time."""
+    batch, count = list[int](), 0
+    for index, size in sizes:
+        batch.append(index)
+        count += size
+        if count >= _PIECE:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
+
+
+def _joined(folder: Path, batch: Iterable[int]) -> bytes:
+    return b"".join([(folder / str(index)).read_bytes() for index in batch])
 
 
 async def _well(_: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from slipway_runtime.fetch.answers import Answer, BrokenAnswer
 from slipway_runtime.fetch.failures import FetchError, Transient, Why
 from slipway_runtime.fetch.http import Request, Session, authority
 from slipway_runtime.fetch.items import MARKER, STAGING, Item, Listing, safe_path
-from slipway_runtime.fetch.progress import say
+from slipway_runtime.fetch.progress import Progress, say
 from slipway_runtime.fetch.settings import Policy, Storage
 
 ADDRESS, TOKEN = "SLIPWAY_FETCH_CACHE", "SLIPWAY_FETCH_CACHE_TOKEN"
@@ -30,6 +30,8 @@ STALE_S = 24 * 3600.0
 """For so long the last known listing of a store that is down counts."""
 _LISTING_MAX = 64 << 20
 _PIECE = 64 << 20
+SMALL = 1 << 20
+"""Files of less are brought by one request together."""
 _KEEP_S, _KEEP_RATE = 5.0, 64 << 20
 """How long a pod's start may wait until the cache has taken a model over, and for each so many bytes a second more."""
 _FAULTS = (FetchError, Transient, BrokenAnswer, OSError, ValueError, KeyError, TypeError)
@@ -66,6 +68,32 @@ class Cache:
         except _FAULTS as error:
             self.leave_out(error)
             return None
+
+    def bring_small(self, key: str, items: Sequence[Item], folder: Path, progress: Progress) -> None:
+        """Write the small files of a model.
+
+        Raises:
+            FetchError: they did not come.
+        """
+        answer, _ = self._session.get(Request(f"{self._url}/v1/models/{key}/small", {}, self._authorization()))
+        room = memoryview(bytearray(SMALL))
+        try:
+            if answer.status != 200:
+                raise _error(answer.status, answer.read(1 << 12))
+            for item in items:
+                path, left = folder / item.path, item.size or 0
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    while left:
+                        if not (count := answer.read_into(room[:left])):
+                            raise Transient("it was cut")
+                        file.write(room[:count])
+                        left -= count
+                        progress.add(count)
+        except (BrokenAnswer, TimeoutError, ConnectionError) as error:
+            raise Transient(f"its small files broke off: {error}") from error
+        finally:
+            self._session.drop(answer)
 
     def last(self, source: str) -> str | None:
         """The key that a source had when it was last seen, if that is not too long ago."""
@@ -169,6 +197,10 @@ def listed(listing: Listing, storage: Storage) -> str | None:
     if any(not (item.version or item.digest) for item in listing.items):
         return None
     return _hash("listed", marks, listing.unpack, _told(storage))
+
+
+def is_small(item: Item) -> bool:
+    return item.size is not None and item.size < SMALL
 
 
 def is_down(error: FetchError) -> bool:

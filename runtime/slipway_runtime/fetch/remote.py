@@ -6,9 +6,10 @@ Where the node has a cache, that comes first: see `nodecache`.
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from slipway_runtime.fetch import hub, nodecache, registry, stores, web
@@ -21,7 +22,7 @@ from slipway_runtime.fetch.download import Download
 from slipway_runtime.fetch.errand import Errand
 from slipway_runtime.fetch.failures import FetchError, Why, size
 from slipway_runtime.fetch.http import Session
-from slipway_runtime.fetch.items import STAGING, Listing, check
+from slipway_runtime.fetch.items import STAGING, Item, Listing, check
 from slipway_runtime.fetch.journal import Journal
 from slipway_runtime.fetch.nodecache import Cache
 from slipway_runtime.fetch.progress import Progress, say
@@ -47,7 +48,9 @@ class _Aim:
     dest: Path
     board: Board
     open_session: Callable[[], Session]
-    """Of one thread, to the store."""
+    """Of one thread, to where the model comes from."""
+    bring_small: Callable[[Sequence[Item], Path, Progress], None] | None = None
+    """How small files come into a folder, where not by a request each."""
 
     @property
     def staging(self) -> Path:
@@ -118,8 +121,9 @@ def _cached(errand: Errand, aim: _Aim, cache: Cache, key: str, mark: str) -> int
     """A model from the cache into its folder; None: it has to come from the store."""
     if (listing := cache.find(key)) is None:
         return None
+    aim = replace(aim, open_session=cache.open_session, bring_small=partial(cache.bring_small, key))
     try:
-        files, count = _downloaded(errand, listing, aim, cache.open_session)
+        files, count = _downloaded(errand, listing, aim)
     except FetchError as error:
         if error.why is Why.DISK:
             raise
@@ -143,11 +147,11 @@ def _at_last(errand: Errand, source: Remote, aim: _Aim, listing: Listing | None 
 
 
 def _brought(errand: Errand, listing: Listing, aim: _Aim) -> tuple[Path, int, Listing]:
-    files, count = _downloaded(errand, listing, aim, aim.open_session)
+    files, count = _downloaded(errand, listing, aim)
     return _finished(errand, listing, files, aim.staging), count, listing
 
 
-def _downloaded(errand: Errand, listing: Listing, aim: _Aim, open_session: Callable[[], Session]) -> tuple[Path, int]:
+def _downloaded(errand: Errand, listing: Listing, aim: _Aim) -> tuple[Path, int]:
     """The files of a listing, each as it was announced; and their bytes."""
     total = check(listing.items, errand.limits, errand.uri)
     journal = Journal(aim.staging, errand.uri, listing.items)
@@ -155,7 +159,11 @@ def _downloaded(errand: Errand, listing: Listing, aim: _Aim, open_session: Calla
         room(aim.dest, total - _on_disk(journal.files))
         progress = Progress(errand.uri, total or None, errand.limits.min_bytes_per_second)
         aim.board.show(progress)
-        Download(listing.items, journal, errand.limits, progress, open_session).run()
+        items = listing.items
+        if aim.bring_small is not None:
+            aim.bring_small([item for item in items if nodecache.is_small(item)], journal.files, progress)
+            items = tuple(item for item in items if not nodecache.is_small(item))
+        Download(items, journal, errand.limits, progress, aim.open_session).run()
         say(f"{errand.uri}: {size(progress.done)} downloaded")
         return journal.files, progress.done
     finally:

@@ -22,9 +22,9 @@ from tests.runtime.fetching.conftest import S3_KEYS, Fetch, Outcome
 from tests.runtime.fetching.stand_in import Answer, Asked, Store
 
 FOREIGN, FALSE = "0dd", "bad"
-FILES = {"a/model.pt": b"weights" * 5_000, "config.json": b"{}", "empty": b""}
+FILES = {"a/model.pt": b"weights" * 200_000, "b/small.pt": b"w" * 70_000, "config.json": b"{}", "empty": b""}
 URI = "s3://models/m"
-SERVED = 2
+SERVED = 3
 """Files that a store is asked for: an empty one needs no answer."""
 
 
@@ -81,7 +81,7 @@ def node(tmp_path: Path, store: Store, fetch: Fetch) -> Iterator[Node]:
     buckets.fill(store, "/models/m", FILES)
     token = tmp_path / "token"
     token.write_text("aa\n")
-    disk = Disk(tmp_path / "cache", 1 << 20, "boot")
+    disk = Disk(tmp_path / "cache", 8 << 20, "boot")
     with running(disk) as port:
         env = S3_KEYS | {nodecache.ADDRESS: f"http://127.0.0.1:{port}", nodecache.TOKEN: str(token)}
         number = iter(range(1000))
@@ -154,11 +154,14 @@ def test_a_cache_that_is_not_there_costs_nothing_but_a_line(node: Node) -> None:
     assert "the node's cache is left out" in got.log
 
 
-def test_a_file_that_vanished_from_the_cache_comes_from_the_store(node: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", [0, 1], ids=["large", "small"])
+def test_a_file_that_vanished_from_the_cache_comes_from_the_store(node: Node, tmp_path: Path, index: int) -> None:
     node.start()
-    [kept] = (tmp_path / "cache").glob("aa/*/0")
+    [kept] = (tmp_path / "cache").glob(f"aa/*/{index}")
     kept.unlink()
-    assert node.start().model == FILES
+    got = node.start()
+    assert got.model == FILES
+    assert "the node's cache is left out" in got.log
 
 
 def test_an_unpacked_archive_is_kept_as_it_was_unpacked(node: Node) -> None:
