@@ -5,6 +5,7 @@ that start at once than the node has processors for keep the operator from telli
 """
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 
 from e2e.support import store as stores
+from e2e.support import team as teams
 from e2e.support.api import Manifest
+from e2e.support.audit import Audit
 from e2e.support.history import History, recorded
-from e2e.support.installation import Installation
+from e2e.support.installation import NAMESPACE, Installation
 from e2e.support.manifests import LABEL_SERVICE, service
 from e2e.support.store import Store
 from e2e.support.team import Team
@@ -220,6 +223,24 @@ def test_keys_are_seen_by_the_fetcher_alone(ward: Ward) -> None:
     assert f"{WELL[name]}: " in said, "there were logs to look at"
     assert ward.store.password not in said
     assert "X-Amz-Signature" not in said
+
+
+def test_another_tenant_gets_neither_the_model_nor_the_secret(ward: Ward, audit: Audit) -> None:
+    """By the same words in another namespace; and no tenant's pod has ever asked the API server for anything."""
+    other = teams.make(ward.team.site, f"other-{secrets.token_hex(2)}")
+    try:
+        other.apply(from_store(ward.store, "from-s3", "s3://models/hello", READER))
+        told = other.wait("from-s3", "ModelLoaded", "False", reason="AccessDenied", within_s=120)
+        assert "Secret 'reader' does not exist" in told["message"]
+        assert [pod for pod in other.pods("from-s3") if started(pod)] == []
+        for name in (ward.team.name, other.name):
+            asked = [str(entry) for entry in audit.entries(audit.begin, user=f"system:serviceaccount:{name}:*")]
+            assert asked == []
+        slipway = [*audit.entries(audit.begin, user=f"system:serviceaccount:{NAMESPACE}:*")]
+        assert slipway, "the log has what Slipway itself asked for"
+        assert {entry.name for entry in slipway if entry.resource == "secrets"} <= {"slipway-api-keys"}
+    finally:
+        teams.clear(other)
 
 
 def test_a_pod_that_is_replaced_while_the_store_is_down_waits_and_the_others_answer(ward: Ward) -> None:

@@ -45,13 +45,14 @@ class Audit:
         return self.log.stat().st_size
 
     def entries(self, since: int, *, user: str) -> Iterator[Entry]:
-        """What `user` did after the mark `since`, oldest first."""
+        """What `user` did after the mark `since`, oldest first; with a * at the end, all whose names begin so."""
+        begin, _, _ = user.partition("*")
         with self.log.open("rb") as lines:
             lines.seek(since)
             for line in lines:
-                if user.encode() in line and line.endswith(b"\n"):
+                if begin.encode() in line and line.endswith(b"\n"):
                     entry = parse(json.loads(line))
-                    if entry.user == user:
+                    if entry.user == user or (begin != user and entry.user.startswith(begin)):
                         yield entry
 
 
