@@ -165,6 +165,7 @@ class Download:
             is_whole = not self._left[index]
         if is_whole:
             self._close(index)
+            self._progress.whole()
         self._journal.add(index, start)
 
     def _close(self, index: int) -> None:

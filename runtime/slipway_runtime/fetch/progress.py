@@ -11,6 +11,8 @@ from slipway_runtime.fetch.failures import FetchError, Why, size
 
 EVERY_S = 2.0
 SLOW_AFTER_S = 10.0
+FILE_WORTH = 4 << 10
+"""Bytes that a whole file counts for beside its own, where it is judged whether a store is too slow."""
 
 
 class Progress:
@@ -19,9 +21,10 @@ class Progress:
     def __init__(self, uri: str, total: int | None, min_bytes_per_second: int) -> None:
         self._uri, self._total, self._least = uri, total, min_bytes_per_second
         self._lock = threading.Lock()
-        self._done = self._had = 0
+        self._done = self._had = self._files = 0
         self._started = self._told = time.monotonic()
         self._window = (self._started, 0)
+        """Since when, and what was done by then, that the present speed is judged by."""
 
     @property
     def done(self) -> int:
@@ -31,12 +34,17 @@ class Progress:
         with self._lock:
             self._done += count
 
+    def whole(self) -> None:
+        """A file is there: of thousands of small ones a store is asked for one by one, which is not slowness."""
+        with self._lock:
+            self._files += 1
+
     def had(self, count: int) -> None:
         """What an earlier try has left: done, and no measure of speed."""
         with self._lock:
             self._done += count
             self._had += count
-            self._window = (time.monotonic(), self._done)
+            self._window = (time.monotonic(), self._worth())
 
     def look(self) -> None:
         """Tell, if it is time to.
@@ -50,8 +58,8 @@ class Progress:
             say(f"{self._uri}: {self.line(now)}")
         since, had = self._window
         if now - since >= SLOW_AFTER_S:
-            speed = (self._done - had) / (now - since)
-            self._window = (now, self._done)
+            speed = (self._worth() - had) / (now - since)
+            self._window = (now, self._worth())
             if speed < self._least:
                 least = f"less than the {size(self._least)}/s needed here"
                 words = f"the store of '{self._uri}' brings {size(speed)}/s, {least}"
@@ -59,6 +67,9 @@ class Progress:
 
     def facts(self, now: float) -> dict[str, int | None]:
         return {"done": self._done, "total": self._total, "bytesPerSecond": int(self._speed(now))}
+
+    def _worth(self) -> int:
+        return self._done + self._files * FILE_WORTH
 
     def _speed(self, now: float) -> float:
         return (self._done - self._had) / max(now - self._started, 0.001)
