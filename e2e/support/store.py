@@ -102,7 +102,8 @@ def _pod(store: Store) -> Manifest:
         "spec": {
             "containers": [container],
             "volumes": [{"name": "app", "configMap": {"name": NAME, "items": items}}],
-            "terminationGracePeriodSeconds": 0,
+            # With 0 the pod's object is gone before the pod is, which answers for a moment still.
+            "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": False,
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         },
