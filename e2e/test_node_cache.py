@@ -8,10 +8,10 @@ import pytest
 from e2e.support import store as stores
 from e2e.support import team as teams
 from e2e.support.api import Manifest
-from e2e.support.installation import Installation
+from e2e.support.installation import NAMESPACE, Installation
 from e2e.support.manifests import secret, service
 from e2e.support.store import Store
-from e2e.support.team import Team
+from e2e.support.team import Team, is_ready
 from e2e.support.wait import until
 
 NAME, FROM_CACHE = "cached", "from the node's cache"
@@ -21,8 +21,15 @@ NAME, FROM_CACHE = "cached", "from the node's cache"
 def store(shared_slipway: Installation, shared_team: Team) -> Iterator[Store]:
     values = ("cache.enabled=true", "cache.size=1Gi", f"fetch.policy.insideHosts={{{stores.INSIDE}}}")
     shared_slipway.upgrade(*(argument for value in values for argument in ("--set", value)))
+    until("the cache of the node is ready", lambda: is_ready(cache(shared_team) or {}), within_s=60)
     yield stores.start(shared_team)
     shared_slipway.upgrade()
+
+
+def cache(team: Team) -> Manifest | None:
+    """Its pod, on the one node that there is."""
+    found = team.site.api.items("pods", NAMESPACE, "app.kubernetes.io/component=cache")
+    return found[0] if found else None
 
 
 def of(store: Store, replicas: int) -> Manifest:
@@ -72,10 +79,10 @@ def test_another_namespace_has_nothing_of_it(store: Store) -> None:
 
 def test_the_cache_keeps_to_its_own_namespace_and_rights(store: Store) -> None:
     """Restricted, as all of Slipway, and with the one right to ask whose a token is."""
-    site = store.team.site
-    [pod] = site.api.items("pods", "slipway-system", "app.kubernetes.io/component=cache")
+    site, pod = store.team.site, cache(store.team)
+    assert pod
     assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
-    account = f"system:serviceaccount:slipway-system:{pod['spec']['serviceAccountName']}"
+    account = f"system:serviceaccount:{NAMESPACE}:{pod['spec']['serviceAccountName']}"
     may = {
         right: site.try_kubectl("auth", "can-i", *right.split(), "--as", account).stdout.strip()
         for right in ("create tokenreviews.authentication.k8s.io", "get secrets", "list pods")

@@ -17,6 +17,7 @@ from slipway.decide.fetching import PROGRESS_PORT
 from slipway.decide.runtimes import Runtime, choose
 from slipway.decide.types import Refusal
 from slipway.main import Settings
+from slipway.nodecache.__main__ import Settings as CacheSettings
 from slipway.signals.prometheus import Place
 from slipway_runtime.errors import BadConfig
 from slipway_runtime.fetch.settings import Settings as FetchSettings
@@ -574,6 +575,10 @@ def test_the_cache_may_ask_whose_a_token_is_and_no_more() -> None:
     ]
     [daemons] = helm.of_kind(objects, "DaemonSet")
     pod = daemons["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    settings = CacheSettings.from_env({each["name"]: each["value"] for each in container["env"]})
+    assert (settings.most_bytes, settings.port) == (int(20 * 2**30 * 0.9), container["ports"][0]["containerPort"])
+    assert str(settings.folder) in [mount["mountPath"] for mount in container["volumeMounts"]]
     assert {next(iter(volume.keys() - {"name"})) for volume in pod["volumes"]} == {"emptyDir"}
     [policy] = [each for each in helm.of_kind(objects, "NetworkPolicy") if each["metadata"]["name"].endswith("-cache")]
     assert policy["spec"]["podSelector"]["matchLabels"] == daemons["spec"]["selector"]["matchLabels"]

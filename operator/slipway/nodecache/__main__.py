@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.control import log as logs
@@ -16,8 +18,31 @@ from slipway.nodecache.store import Store
 from slipway.nodecache.tokens import Tokens
 
 _ROOM = 0.9
-"""Of the volume: it is ended with its pod when it has more than it may."""
+"""Of the volume: a pod that has more than its volume may is ended."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    folder: Path
+    most_bytes: int
+    port: int
+    log_format: logs.Form
+    log_level: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        """Raises ValueError, KeyError: a variable is not what it must be."""
+        size = quantity(env.get("SLIPWAY_CACHE_SIZE", "10Gi"))
+        if size is None or size < 1:
+            raise ValueError("SLIPWAY_CACHE_SIZE is not a size")
+        return cls(
+            folder=Path(env.get("SLIPWAY_CACHE_DIR", "/var/cache/slipway")),
+            most_bytes=int(float(size) * _ROOM),
+            port=int(env.get("SLIPWAY_CACHE_PORT", "8097")),
+            log_format=logs.Form(env.get("SLIPWAY_LOG_FORMAT", "json")),
+            log_level=logs.level(env.get("SLIPWAY_LOG_LEVEL", "info")),
+        )
 
 
 async def run(store: Store, port: int) -> None:
@@ -33,14 +58,13 @@ async def run(store: Store, port: int) -> None:
 
 
 def main() -> None:
-    size = quantity(text := os.environ.get("SLIPWAY_CACHE_SIZE", "10Gi"))
-    if size is None or size < 1:
-        sys.exit(f"SLIPWAY_CACHE_SIZE is {text!r}, which is not a size")
-    logs.configure(logs.Form(os.environ.get("SLIPWAY_LOG_FORMAT", "json")), os.environ.get("SLIPWAY_LOG_LEVEL", "INFO"))
-    folder = Path(os.environ.get("SLIPWAY_CACHE_DIR", "/var/cache/slipway"))
+    try:
+        settings = Settings.from_env(os.environ)
+    except (ValueError, KeyError) as error:
+        sys.exit(f"the environment of the cache: {error}")
+    logs.configure(settings.log_format, settings.log_level)
     # Not uvloop: it has no sendfile, which is what this is quick by.
-    store = Store(folder, int(float(size) * _ROOM), _BOOT_ID.read_text().strip())
-    asyncio.run(run(store, int(os.environ.get("SLIPWAY_CACHE_PORT", "8097"))))
+    asyncio.run(run(Store(settings.folder, settings.most_bytes, _BOOT_ID.read_text().strip()), settings.port))
 
 
 if __name__ == "__main__":
